@@ -33,6 +33,8 @@ def open_env(
     sync: bool,
     lock: bool = True,
     readahead: bool = True,
+    create: bool = True,
+    spare_readers: int = 0,
 ) -> tuple[lmdb.Environment, dict[str, Any]]:
     """Open (or make) the environment in `directory` with its named databases.
 
@@ -40,11 +42,14 @@ def open_env(
         sync: False leaves flushing to the kernel: only for data that may be thrown away, or that
             a journal protects.
         lock: False only where one process and one lock of ours guard the environment.
+        create: False raises where the directory is missing, and never makes it.
+        spare_readers: ended read transactions kept for reuse (LMDB's reset and renew).
 
     Raises:
         NoSpace: the disk is full. Corrupt: this is no LMDB file or its structure is broken.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if create:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         env = lmdb.open(
             str(directory),
@@ -57,6 +62,8 @@ def open_env(
             readahead=readahead,
             meminit=False,
             mode=0o600,
+            create=create,
+            max_spare_txns=spare_readers,
         )
         if lock:
             env.reader_check()
