@@ -1,0 +1,348 @@
+"""Settings of a pipe: their names, defaults, how they are typed, checked and kept in TOML.
+
+Everything that comes from a person or a file passes `check_options`, so the rest of the program
+sees typed values with units in their names. A message about a bad value names the key, the value,
+what is allowed, and for an unknown key the nearest known one. Never reads the environment; never
+holds credentials (those belong to the AWS files).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipefs.errors import UsageError
+from pipefs.tomlfile import read_toml
+from pipefs.units import (
+    BOOL_ALLOWED,
+    DURATION_ALLOWED,
+    SIZE_ALLOWED,
+    parse_bool,
+    parse_duration,
+    parse_list,
+    parse_size,
+)
+
+DEFAULT_CACHE_LIMIT_BYTES = 20 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one pipe, resolved. `SPECS` maps user-facing keys to these fields."""
+
+    mountpoint: str = ""
+    """Absolute path; "" is the home's default, `~/pipes/NAME`."""
+    automount: bool = False
+    read_only: bool = False
+    snapdir: str = "hidden"
+    """hidden: `.snapshots` is reachable but never listed, so find, cp -a and rsync skip it."""
+    owner: str = "auto"
+    """auto: mounter for an unprivileged mount (stored ids would lock the user out), stored for
+    root; or mounter, stored, USER:GROUP."""
+    umask: int = 0o022
+    """For files whose object has no mode of its own."""
+    allow_other: bool | None = None
+    """None: on when root mounts (a system mount that only root can enter serves nobody)."""
+    root: str = ""
+    """Of a profile: where `create NAME` puts pipes, `s3://bucket/pipes`."""
+    cache_limit_bytes: int | None = None
+    """None: 20 GiB, or 10 % of the cache's disk if that is smaller (`cache_limit_for`)."""
+    staging_limit_bytes: int | None = None
+    """None: no limit but the disk; writers get ENOSPC at the limit."""
+    memory_limit_bytes: int | None = None
+    quiet_period_s: float = 0.5
+    """Longer than an editor's or a script's write-temp-then-rename, shorter than anybody waits."""
+    min_version_interval_s: float = 30.0
+    """A log appended each second makes 120 versions an hour, not 3,600."""
+    refresh_interval_s: float = 300.0
+    """Listing for what other tools wrote; commits of other mounts are followed each second."""
+    local_only: tuple[str, ...] = ()
+    """Patterns that never go up. Empty: a file that is not uploaded must be the user's choice."""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    dir: str = ""
+    """Local folder of pull and push."""
+    parent: str = ""
+    """Pipe whose settings this one inherits."""
+    schema: Mapping[str, object] = field(default_factory=dict)
+    """Free JSON for readers, such as `{"pandas": {"sep": ";"}}`."""
+    endpoint_url: str = ""
+    region: str = ""
+    aws_profile: str = ""
+    storage_class: str = ""
+    sse: str = ""
+    kms_key: str = ""
+    requester_pays: bool = False
+    addressing: str = "auto"
+    checksum: str = "auto"
+    engine: str = "auto"
+    passthrough: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One user-facing key. `parse` gives the field's value or raises ValueError(allowed)."""
+
+    field: str
+    parse: Callable[[object], object]
+    about: str
+    travels: bool = False
+    """Belongs to the pipe and is kept in the bucket, so that other machines adopt it."""
+
+
+def _choice(*allowed: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        text = str(value).strip()
+        if text not in allowed:
+            raise ValueError(", ".join(allowed[:-1]) + f" or {allowed[-1]}")
+        return text
+
+    return parse
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or any(ord(c) < 32 for c in value):
+        raise ValueError("a text on one line")
+    return value
+
+
+def _limit(value: object) -> int | None:
+    if isinstance(value, str) and value.strip().lower() in ("none", "auto", ""):
+        return None
+    try:
+        return parse_size(value)
+    except ValueError as e:
+        raise ValueError(f"{SIZE_ALLOWED}, or none") from e
+
+
+def _cache_limit(value: object) -> int | None:
+    count = _limit(value)
+    if count is not None and count < 64 << 20:
+        raise ValueError("at least 64M (a reader needs room for what it has in flight)")
+    return count
+
+
+def _umask(value: object) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"0?[0-7]{1,3}", text):
+        raise ValueError("octal digits such as 022 or 077")
+    return int(text, 8)
+
+
+def _owner(value: object) -> str:
+    text = str(value).strip()
+    if text in ("auto", "mounter", "stored") or re.fullmatch(r"[\w.-]+:[\w.-]+", text):
+        return text
+    raise ValueError("mounter, stored, USER:GROUP or auto")
+
+
+def _folder(value: object) -> str:
+    text = _text(value)
+    if not text:
+        return ""
+    expanded = os.path.expanduser(text)
+    if not os.path.isabs(expanded):
+        raise ValueError("an absolute path")
+    return os.path.normpath(expanded)
+
+
+def _tristate(value: object) -> bool | None:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return None
+    try:
+        return parse_bool(value)
+    except ValueError as e:
+        raise ValueError("yes, no or auto") from e
+
+
+def _schema(value: object) -> Mapping[str, object]:
+    try:
+        found = json.loads(value or "{}") if isinstance(value, str) else value
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError('a JSON object such as {"pandas": {"sep": ";"}}')
+    return found
+
+
+def _endpoint(value: object) -> str:
+    text = _text(value)
+    if text and not re.fullmatch(r"https?://[^/@\s]+(/[^@\s]*)?", text):
+        raise ValueError("a URL such as https://s3.example.org, without user or password")
+    return text.rstrip("/")
+
+
+def _root(value: object) -> str:
+    text = _text(value)
+    if text and not re.fullmatch(r"(s3://[^/\s]+|file:///)[^\s]*", text):
+        raise ValueError("s3://bucket/prefix or file:///folder")
+    return text.rstrip("/")
+
+
+SPECS: Mapping[str, Spec] = {
+    "mountpoint": Spec("mountpoint", _folder, "where it is mounted"),
+    "automount": Spec("automount", parse_bool, "mount when the daemon starts"),
+    "read_only": Spec("read_only", parse_bool, "refuse writes"),
+    "snapdir": Spec("snapdir", _choice("hidden", "visible"), "list .snapshots at the root"),
+    "owner": Spec("owner", _owner, "whose the files are shown to be"),
+    "umask": Spec("umask", _umask, "for files without a stored mode"),
+    "allow_other": Spec("allow_other", _tristate, "let other users in"),
+    "root": Spec("root", _root, "of a profile: where its pipes are"),
+    "cache_limit": Spec("cache_limit_bytes", _cache_limit, "size of the block cache"),
+    "staging_limit": Spec("staging_limit_bytes", _limit, "disk for files not yet uploaded"),
+    "memory_limit": Spec("memory_limit_bytes", _limit, "memory for reads and uploads in flight"),
+    "quiet_period": Spec("quiet_period_s", parse_duration, "rest before an upload", True),
+    "min_version_interval": Spec(
+        "min_version_interval_s", parse_duration, "at most one version of a file in this time", True
+    ),
+    "refresh_interval": Spec("refresh_interval_s", parse_duration, "between listings"),
+    "local_only": Spec("local_only", parse_list, "patterns that never go up", True),
+    "include": Spec("include", parse_list, "patterns of pull and push", True),
+    "exclude": Spec("exclude", parse_list, "patterns pull and push leave out", True),
+    "dir": Spec("dir", _text, "local folder of pull and push", True),
+    "parent": Spec("parent", _text, "pipe whose settings it inherits"),
+    "schema": Spec("schema", _schema, "how to read the files, JSON", True),
+    "endpoint_url": Spec("endpoint_url", _endpoint, "of an S3 service other than AWS"),
+    "region": Spec("region", _text, "of the bucket"),
+    "aws_profile": Spec("aws_profile", _text, "in ~/.aws"),
+    "storage_class": Spec("storage_class", _text, "of new objects", True),
+    "sse": Spec("sse", _choice("", "AES256", "aws:kms", "aws:kms:dsse"), "encryption", True),
+    "kms_key": Spec("kms_key", _text, "key for aws:kms", True),
+    "requester_pays": Spec("requester_pays", parse_bool, "accept the transfer's cost", True),
+    "addressing": Spec("addressing", _choice("auto", "path", "virtual"), "how URLs name buckets"),
+    "checksum": Spec(
+        "checksum",
+        _choice("auto", "crc64nvme", "crc32c", "crc32", "sha256", "sha1", "when_required"),
+        "sent with each upload",
+    ),
+    "engine": Spec("engine", _choice("auto", "boto3", "obstore"), "client of the hot path"),
+    "passthrough": Spec("passthrough", _choice("auto", "off"), "kernel reads and writes staging"),
+}
+
+_HINTS = {
+    "automount": BOOL_ALLOWED,
+    "read_only": BOOL_ALLOWED,
+    "requester_pays": BOOL_ALLOWED,
+    "quiet_period": DURATION_ALLOWED,
+}
+"""What a key without a value is told."""
+
+
+def check_options(
+    options: Mapping[str, object], *, where: str = "", known: Iterable[str] = SPECS
+) -> dict[str, object]:
+    """Options as TOML keeps them (texts, booleans, lists), each one checked.
+
+    Args:
+        where: file or command the options come from, for the message.
+    Raises:
+        UsageError: unknown key or a value that is not allowed.
+    """
+    names = list(known)
+    checked: dict[str, object] = {}
+    for key, value in options.items():
+        if key not in names:
+            raise _unknown(key, names, where)
+        parsed = _parse(key, value, where)
+        keep = isinstance(parsed, bool | tuple | Mapping)
+        checked[key] = (
+            _plain(parsed) if keep else value if not isinstance(value, str) else value.strip()
+        )
+    return checked
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parse(key: str, value: object, where: str) -> object:
+    try:
+        return SPECS[key].parse(value)
+    except ValueError as e:
+        place = f"{where}: " if where else ""
+        raise UsageError(f"{place}{key}={value} is not allowed", hint=f"{key} is {e}") from e
+
+
+def _unknown(key: str, names: list[str], where: str) -> UsageError:
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
+    place = f"{where}: " if where else ""
+    hint = f"Did you mean {' or '.join(near)}?" if near else "Settings: " + " ".join(names)
+    return UsageError(f"{place}there is no setting {key!r}", hint=hint)
+
+
+def resolve_settings(*layers: Mapping[str, object]) -> Settings:
+    """Defaults overlaid with each layer of checked or unchecked options, later ones win."""
+    fields: dict[str, object] = {}
+    for layer in layers:
+        for key, value in check_options(layer).items():
+            fields[SPECS[key].field] = _parse(key, value, "")
+    settings = replace(Settings(), **fields)  # type: ignore[arg-type]  # parsed by each Spec
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.kms_key and not settings.sse.startswith("aws:kms"):
+        raise UsageError("kms_key needs sse=aws:kms", hint="Add -o sse=aws:kms")
+
+
+def parse_assignments(pairs: Iterable[str]) -> dict[str, object]:
+    """`key=value` words of a command line, checked; `key` alone is yes for a boolean."""
+    options: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if key not in SPECS:
+            raise _unknown(key, list(SPECS), "")
+        if not equals:
+            if SPECS[key].parse not in (parse_bool, _tristate):
+                raise UsageError(
+                    f"{key} has no value", hint=f"{key}=… is {_HINTS.get(key, SPECS[key].about)}"
+                )
+            value = "yes"
+        options[key] = value
+    return check_options(options)
+
+
+def travelling(options: Mapping[str, object]) -> dict[str, object]:
+    """The options that belong to the pipe and go into the bucket: never credentials, endpoints
+    or places on this machine."""
+    return {key: value for key, value in options.items() if SPECS[key].travels}
+
+
+def cache_limit_for(settings: Settings, cache: Path) -> int:
+    """Bytes the block cache may take: the setting, or 20 GiB, or 10 % of its disk if smaller."""
+    if settings.cache_limit_bytes is not None:
+        return settings.cache_limit_bytes
+    probe = cache
+    while not probe.exists():
+        probe = probe.parent
+    disk = os.statvfs(probe)
+    return max(64 << 20, min(DEFAULT_CACHE_LIMIT_BYTES, disk.f_blocks * disk.f_frsize // 10))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The main configuration file: settings for every pipe of the user or machine."""
+
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    file: Path | None = None
+
+
+def load_config(file: Path, *, must_exist: bool = False) -> Config:
+    """Read `[defaults]`; unknown sections and keys are refused, so that a typo is seen."""
+    if must_exist and not file.exists():
+        raise UsageError(f"there is no configuration file {file}")
+    content = read_toml(file)
+    for section in content:
+        if section != "defaults":
+            raise _unknown(section, ["defaults"], str(file))
+    defaults = content.get("defaults", {})
+    if not isinstance(defaults, dict):
+        raise UsageError(f"{file}: defaults is not a table", hint="Write it as [defaults]")
+    return Config(check_options(defaults, where=f"{file} [defaults]"), file)

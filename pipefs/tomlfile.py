@@ -1,0 +1,77 @@
+"""TOML files of settings: read strictly, replaced atomically, durable when the call returns.
+
+Files are 0600: a registry tells where somebody's data is. Knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipefs.errors import NoSpace, UsageError
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Contents of a TOML file, {} when there is none. `UsageError` when it cannot be read."""
+    try:
+        with open(path, "rb") as f:
+            return tomllib.load(f)
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path} is not valid TOML: {e}") from e
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}") from e
+
+
+def write_toml(path: Path, content: Mapping[str, object], *, exclusive: bool = False) -> None:
+    """Replace a file, 0600, atomically and durably: a reader or a crash sees old or new.
+
+    Args:
+        exclusive: raise `FileExistsError` instead of replacing.
+    """
+    import tomli_w  # Here: only commands that write pay for it.
+
+    data = tomli_w.dumps(dict(content)).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkstemp makes the file 0600.
+    try:
+        fd, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as e:
+        raise _write_error(path, e) from e
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        if exclusive:
+            os.link(temp, path)
+            os.unlink(temp)
+        else:
+            os.replace(temp, path)
+    except FileExistsError:
+        os.unlink(temp)
+        raise
+    except OSError as e:
+        Path(temp).unlink(missing_ok=True)
+        raise _write_error(path, e) from e
+    sync_folder(path.parent)
+
+
+def _write_error(path: Path, error: OSError) -> UsageError | NoSpace:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"{path} was not written: {error.strerror}")
+    return UsageError(f"{path} cannot be written: {error.strerror}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created, replaced or removed in a folder survive a power loss."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
