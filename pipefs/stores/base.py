@@ -13,6 +13,7 @@ Errors (all others are bugs): `NotFound` (no such key or version, or it is a del
 from __future__ import annotations
 
 import abc
+import builtins
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -109,7 +110,7 @@ class Store(abc.ABC):
         does not tell. Order is the store's own; no key twice."""
 
     @abc.abstractmethod
-    def list_dirs(self, prefix: str = "") -> list[str]:
+    def list_dirs(self, prefix: str = "") -> builtins.list[str]:
         """Names one level below `prefix` ("" or ending in "/") that have keys below them, each
         without the trailing "/"."""
 

@@ -1,0 +1,442 @@
+"""The embedded store: `file:///dir`, the versioned-store contract in a directory.
+
+Layout, below the directory:
+
+    a/b/c.csv                          the current object of key `a/b/c.csv`: a plain file
+    .pipefs-store/versions/3f/3f…      the content of a version; named by the last 16 characters
+                                       of its version id; written once and never changed
+    .pipefs-store/index/data.mdb       LMDB: keys, versions, ETags (MD5), metadata, delete markers
+    .pipefs-store/tmp/                 files of writes in flight
+
+The plain file and the version's file never share an inode (a reflink where the disk can, else a
+copy): whatever another tool does to a plain file, no version changes. A plain file that another
+tool wrote, replaced or removed is noticed by its size and mtime at the next `get`, `head`, `list`
+or write of that key, and becomes a new version or delete marker. Keys that are no file name (a
+part that is empty, `.`, `..` or over 255 bytes; `a` beside `a/b`, whichever came second; anything
+in `.pipefs-store/`) have no plain file, and are in every other way the same.
+
+A write exists from the index transaction on, which is synced after the version's content and its
+folder. The plain file is put in place inside that transaction and is not synced: after a power
+loss, plain files of the last minute are compared with the index and written again, so an outside
+edit of that minute may be undone. Processes may share a directory on a local disk (LMDB's lock
+orders them); a network file system is not supported.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from pipefs.errors import (
+    AccessDenied,
+    Corrupt,
+    NoSpace,
+    NotFound,
+    PreconditionFailed,
+    StoreUnavailable,
+)
+from pipefs.lmdbenv import LmdbError, Transaction, translate
+from pipefs.stores import local_files as files
+from pipefs.stores.base import Capabilities, FileBody, Store
+from pipefs.stores.local_index import Record, close_index, open_index
+from pipefs.types import ObjectVersion
+
+# Dirty pages reach the disk within 35 s by the kernel's defaults.
+_UNSYNCED_WINDOW_NS = 60 * 10**9
+
+
+class LocalStore(Store):
+    """One directory with object versions. Thread-safe; usable after a fork."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Open the store, making its folders where they are missing.
+
+        Raises:
+            AccessDenied: the directory may not be written. NoSpace. Corrupt: the index is broken.
+        """
+        root = Path(os.path.abspath(directory))
+        self.url = "file://" + quote(str(root))
+        self._places = files.Places(root)
+        with self._errors("open"):
+            root.mkdir(parents=True, exist_ok=True)
+            self._places.create()
+            self._index = open_index(self._places.index)
+            self._pid = os.getpid()
+        self._recover()
+
+    def close(self) -> None:
+        if self._pid != os.getpid():
+            return
+        close_index(self._places.index)
+
+    def probe(self) -> Capabilities:
+        writable = os.access(self._places.tmp, os.W_OK)
+        return Capabilities(
+            versioning=True,
+            conditional_put=True,
+            conditional_multipart=True,
+            conditional_delete=True,
+            checksums=True,
+            writable=writable,
+            versioning_state="Enabled",
+            detail={} if writable else {"writable": f"{self._places.root} is read-only"},
+        )
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str,
+        body: bytes | FileBody,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "",
+        if_match: str = "",
+        if_none_match: bool = False,
+    ) -> ObjectVersion:
+        def write(path: str) -> tuple[str, int]:
+            if isinstance(body, FileBody):
+                return files.write_body(path, body), body.size
+            files.write_bytes(path, body, sync=True)
+            return hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body)
+
+        with self._errors(f"put {key}"):
+            # Before the bytes are written: most losers learn it without work.
+            self._check(self._current(key), key, if_match, if_none_match)
+            return self._add(key, write, metadata, content_type, if_match, if_none_match)
+
+    def copy(
+        self,
+        source: ObjectVersion,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str = "",
+        if_none_match: bool = False,
+    ) -> ObjectVersion:
+        with self._errors(f"copy {source.key} to {key}"):
+            record = self._find(source.key, source.version_id)
+
+            def write(path: str) -> tuple[str, int]:
+                files.clone(self._places.version(record.version_id), path, sync=True)
+                return record.etag, record.size
+
+            kept = record.metadata if metadata is None else metadata
+            return self._add(key, write, kept, record.content_type, if_match, if_none_match)
+
+    def _add(
+        self,
+        key: str,
+        write: Callable[[str], tuple[str, int]],
+        metadata: Mapping[str, str] | None,
+        content_type: str,
+        if_match: str,
+        if_none_match: bool,
+    ) -> ObjectVersion:
+        """Write the content by `write(path)`, then make it the current version."""
+        nonce = secrets.token_hex(files.NONCE_CHARS // 2)
+        content, plain = self._places.version(nonce), self._places.temporary()
+        try:
+            etag, size = write(content)
+            files.sync_directory(os.path.dirname(content))
+            if self._places.plain(key) is not None:
+                files.clone(content, plain, sync=False)
+            while True:
+                with self._index.begin(write=True) as txn:
+                    current = self._index.current(txn, key)
+                    if not self._edited(txn, key, current):
+                        self._check(current, key, if_match, if_none_match)
+                        stamp = self._index.next_stamp(txn, time.time_ns())
+                        record = Record(
+                            key=key,
+                            version_id=f"{stamp:016x}{nonce}",
+                            etag=etag,
+                            size=size,
+                            modified_ns=stamp,
+                            metadata=dict(metadata or {}),
+                            content_type=content_type,
+                            placed=self._place(plain, key, stamp),
+                            plain_mtime_ns=stamp,
+                        )
+                        self._index.add(txn, record)
+                        break
+                self._adopt(key)
+        except BaseException:
+            files.remove_quietly(content)
+            raise
+        finally:
+            files.remove_quietly(plain)
+        return record.version(is_latest=True)
+
+    def _place(self, temporary: str, key: str, stamp: int) -> bool:
+        path = self._places.plain(key)
+        if path is None:
+            return False
+        os.utime(temporary, ns=(stamp, stamp))
+        return self._places.place(temporary, path)
+
+    @staticmethod
+    def _check(current: Record | None, key: str, if_match: str, if_none_match: bool) -> None:
+        if if_none_match and current is not None:
+            raise PreconditionFailed(f"{key} exists already (version {current.version_id})")
+        if if_match and (current is None or current.etag != if_match):
+            now = f"it is {current.etag} now" if current else "it is gone"
+            raise PreconditionFailed(f"{key} is not {if_match} any more: {now}")
+
+    def delete(self, key: str, *, if_match: str = "") -> None:
+        with self._errors(f"delete {key}"):
+            while True:
+                with self._index.begin(write=True) as txn:
+                    current = self._index.current(txn, key)
+                    if not self._edited(txn, key, current):
+                        self._check(current, key, if_match, False)
+                        self._mark_deleted(txn, key)
+                        path = self._places.plain(key)
+                        if current is not None and current.placed and path is not None:
+                            self._places.remove(path)
+                        return
+                self._adopt(key)
+
+    def _mark_deleted(self, txn: Transaction, key: str) -> None:
+        stamp = self._index.next_stamp(txn, time.time_ns())
+        version_id = f"{stamp:016x}{secrets.token_hex(files.NONCE_CHARS // 2)}"
+        self._index.add(txn, Record(key, version_id, "", 0, stamp, deleted=True))
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        with self._errors(f"delete version {version_id} of {key}"):
+            with self._index.begin(write=True) as txn:
+                record = self._index.find(txn, key, version_id)
+                if record is None:
+                    return
+                was_current = self._index.newest(txn, key) == record
+                newest = self._index.remove(txn, record)
+                if was_current:
+                    if record.placed and (path := self._places.plain(key)) is not None:
+                        self._places.remove(path)
+                    if newest is not None and not newest.deleted:
+                        self._index.replace(txn, self._project(newest))
+            if not record.deleted:
+                files.remove_quietly(self._places.version(version_id))
+
+    def _project(self, record: Record) -> Record:
+        """Write the plain file of the current record anew from its version."""
+        temporary = self._places.temporary()
+        try:
+            placed = False
+            if self._places.plain(record.key) is not None:
+                files.clone(self._places.version(record.version_id), temporary, sync=False)
+                placed = self._place(temporary, record.key, record.modified_ns)
+        finally:
+            files.remove_quietly(temporary)
+        return Record(
+            record.key,
+            record.version_id,
+            record.etag,
+            record.size,
+            record.modified_ns,
+            metadata=record.metadata,
+            content_type=record.content_type,
+            placed=placed,
+            plain_mtime_ns=record.modified_ns,
+        )
+
+    # --- what other tools did ----------------------------------------------------------------
+
+    def _edited(self, txn: Transaction, key: str, current: Record | None) -> bool:
+        """Whether the plain file is not what the index says."""
+        path = self._places.plain(key)
+        if path is None or (current is not None and not current.placed):
+            return False
+        expected = (current.size, current.plain_mtime_ns) if current else None
+        return files.stamp_of(path) != expected
+
+    def _adopt(self, key: str) -> None:
+        """Make a version (or delete marker) of what another tool did to the plain file."""
+        path = self._places.plain(key)
+        if path is None:
+            return
+        nonce = secrets.token_hex(files.NONCE_CHARS // 2)
+        content = self._places.version(nonce)
+        kept = False
+        try:
+            stamp = files.stamp_of(path)
+            etag = ""
+            if stamp is not None:
+                files.clone(path, content, sync=True)
+                files.sync_directory(os.path.dirname(content))
+                etag, size = files.md5_of(content)
+                if (size, stamp[1]) != files.stamp_of(path):
+                    return  # still being written: the next look takes it
+            with self._index.begin(write=True) as txn:
+                current = self._index.current(txn, key)
+                if not self._edited(txn, key, current) or files.stamp_of(path) != stamp:
+                    return
+                if stamp is None:
+                    self._mark_deleted(txn, key)
+                    return
+                now = self._index.next_stamp(txn, time.time_ns())
+                version_id = f"{now:016x}{nonce}"
+                record = Record(
+                    *(key, version_id, etag, stamp[0], now),
+                    placed=True,
+                    plain_mtime_ns=stamp[1],
+                )
+                self._index.add(txn, record)
+                kept = True
+        except FileNotFoundError:
+            return  # removed meanwhile: the next look takes it
+        finally:
+            if not kept:
+                files.remove_quietly(content)
+
+    def _adopt_below(self, prefix: str) -> None:
+        """Look at every plain file under the prefix, and at every record that should have one."""
+        for page in self._index.list_current(prefix, ""):
+            with self._index.begin() as txn:
+                edited = [r.key for r in page if self._edited(txn, r.key, r)]
+            for key in edited:
+                self._adopt(key)
+        unknown: list[str] = []
+        with self._index.begin() as txn:
+            for key in self._places.walk(prefix):
+                if self._index.current(txn, key) is None:
+                    unknown.append(key)
+        for key in unknown:
+            self._adopt(key)
+
+    def _recover(self) -> None:
+        """After an unclean restart of the machine: plain files that were not synced."""
+        boot = files.boot_id()
+        with self._errors("open"):
+            with self._index.begin() as txn:
+                known = self._index.get_meta(txn, "boot")
+                last = int(self._index.get_meta(txn, "last") or 0)
+            if known == boot:
+                return
+            since = last - _UNSYNCED_WINDOW_NS
+            for page in self._index.list_current("", "") if known else ():
+                for record in page:
+                    self._recover_one(record, since)
+            with self._index.begin(write=True) as txn:
+                self._index.put_meta(txn, "boot", boot)
+
+    def _recover_one(self, record: Record, since_ns: int) -> None:
+        path = self._places.plain(record.key)
+        if path is None or not record.placed:
+            return
+        try:
+            status = os.lstat(path)
+            changed_ns = status.st_ctime_ns
+            same = (status.st_size, status.st_mtime_ns) == (record.size, record.plain_mtime_ns)
+        except (FileNotFoundError, NotADirectoryError):
+            changed_ns, same = record.modified_ns, False
+        if same or max(changed_ns, record.modified_ns) < since_ns:
+            return
+        with self._index.begin(write=True) as txn:
+            if self._index.current(txn, record.key) == record:
+                self._index.replace(txn, self._project(record))
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def _current(self, key: str) -> Record | None:
+        """The current record, after a look at the plain file."""
+        for _attempt in range(3):
+            with self._index.begin() as txn:
+                record = self._index.current(txn, key)
+                if not self._edited(txn, key, record):
+                    return record
+            # Outside the transaction, whose snapshot may be older than a put's rename.
+            self._adopt(key)
+        with self._index.begin() as txn:
+            return self._index.current(txn, key)
+
+    def _find(self, key: str, version_id: str | None) -> Record:
+        if version_id is None:
+            record = self._current(key)
+        else:
+            with self._index.begin() as txn:
+                record = self._index.find(txn, key, version_id)
+        if record is None or record.deleted:
+            which = f" version {version_id}" if version_id else ""
+            raise NotFound(f"{self.url} has no object {key}{which}")
+        return record
+
+    def get(self, key: str, version_id: str | None, start: int, length: int) -> bytes:
+        with self._errors(f"get {key}"):
+            record = self._find(key, version_id)
+            length = min(length, record.size - start)
+            if length <= 0:
+                return b""
+            try:
+                fd = os.open(self._places.version(record.version_id), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise self._lost(record) from None
+            try:
+                data = os.pread(fd, length, start)
+                while len(data) < length:
+                    more = os.pread(fd, length - len(data), start + len(data))
+                    if not more:
+                        raise self._lost(record)
+                    data += more
+                return data
+            finally:
+                os.close(fd)
+
+    def _lost(self, record: Record) -> NotFound | Corrupt:
+        with self._index.begin() as txn:
+            if self._index.find(txn, record.key, record.version_id) is None:
+                return NotFound(f"{self.url} has no object {record.key} any more")
+        return Corrupt(
+            f"the content of {record.key} version {record.version_id} is missing or cut short "
+            f"in {self._places.side}"
+        )
+
+    def head(self, key: str, version_id: str | None = None) -> ObjectVersion:
+        with self._errors(f"head {key}"):
+            record = self._find(key, version_id)
+            with self._index.begin() as txn:
+                newest = self._index.newest(txn, key)
+            return record.version(is_latest=newest is not None and newest == record)
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectVersion]:
+        with self._errors(f"list {prefix}"):
+            self._adopt_below(prefix)
+            for page in self._index.list_current(prefix, start_after):
+                for record in page:
+                    yield record.version(is_latest=True)
+
+    def list_dirs(self, prefix: str = "") -> builtins.list[str]:
+        with self._errors(f"list {prefix}"):
+            self._adopt_below(prefix)
+            return sorted(self._index.names_below(prefix))
+
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        with self._errors(f"list versions {prefix}"):
+            self._adopt_below(prefix)
+            previous = ""
+            for page in self._index.list_versions(prefix):
+                for record in page:
+                    yield record.version(is_latest=record.key != previous)
+                    previous = record.key
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        """Errors of the disk and of LMDB as ours."""
+        try:
+            yield
+        except LmdbError as e:
+            raise translate(e, self._places.index) from e
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(f"no space left in {self._places.root} ({doing})") from e
+            if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise AccessDenied(f"{self._places.root}: {e.strerror} ({doing})") from e
+            raise StoreUnavailable(f"{self._places.root}: {e} ({doing})") from e

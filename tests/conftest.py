@@ -1,0 +1,31 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.seaweed import SeaweedServer
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedServer]:
+    """One real S3 server for the whole session."""
+    server = SeaweedServer.start()
+    # boto3 in this process must never find a real account's credentials or settings.
+    patch = pytest.MonkeyPatch()
+    for name, value in server.environment().items():
+        patch.setenv(name, value)
+    patch.delenv("AWS_PROFILE", raising=False)
+    patch.delenv("AWS_SESSION_TOKEN", raising=False)
+    try:
+        yield server
+    finally:
+        patch.undo()
+        server.stop()
+
+
+@pytest.fixture
+def bucket(seaweed: SeaweedServer) -> str:
+    """A fresh bucket with versioning on the session's server."""
+    return seaweed.make_bucket()
