@@ -1,0 +1,228 @@
+"""The commit log: announcements of changes, in one total order, in the bucket.
+
+A commit is `.pipefs/commits/<20 digits>.json`, created only if absent; its number is its place.
+It names the log's epoch and the SHA-256 of its predecessor, so a log that somebody deleted or
+replaced is noticed. docs/FORMAT.md specifies every field.
+
+Order inside a commit: `move` and `delete` name paths as they were before it; all these names are
+detached at once; then directories, links, versions and moved names are attached at their paths as
+they are after it, parents first; `attr` comes last.
+
+Formats are pure; `CommitLog` is the sequence over a store. No thread, no tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from pipefs.errors import Conflict, Corrupt, NewerFormat, NotFound, PreconditionFailed
+from pipefs.stores.base import WRITE_ID_KEY, Store
+from pipefs.version import VERSION
+
+FORMAT = 1
+PREFIX = ".pipefs/commits/"
+MAX_CHANGES = 10_000
+"""Changes in one commit: a follower holds one commit in memory (about 300 bytes a change)."""
+
+
+class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One change. `op` decides which fields count; paths are escaped like keys."""
+
+    op: str
+    """put | mkdir | symlink | special | move | delete | attr"""
+    path: str
+    """Where it is after the commit (`delete`: before it)."""
+    source: str = ""
+    """move: where it was before the commit."""
+    key: str = ""
+    """put: the object's key where that is not the path."""
+    version: str | None = None
+    etag: str = ""
+    size: int = 0
+    replaces: str | None = None
+    """put: version (without versioning: ETag) that this one took the place of."""
+    same: bool = False
+    """put: the bytes are those of the replaced version (a copy to another key)."""
+    target: str = ""
+    """symlink: the target, escaped like a key component."""
+    mode: int | None = None
+    """With the file type bits."""
+    uid: int | None = None
+    gid: int | None = None
+    mtime: int | None = None
+    """ns since the epoch, like ctime."""
+    ctime: int | None = None
+    rdev: int = 0
+    xattrs: dict[str, str] | None = None
+    """Names escaped like key components, values in base64."""
+
+
+class Commit(msgspec.Struct, omit_defaults=True, kw_only=True):
+    format: int = FORMAT
+    epoch: str
+    number: int
+    previous: str = ""
+    """SHA-256 of the predecessor's bytes, hex; empty for the first."""
+    time: int
+    """Writer's clock, ns; the store's own time is the object's LastModified."""
+    author: str
+    """user@host."""
+    program: str = f"pipefs {VERSION}"
+    writer: str
+    """Random id of the writer's local state; the same from restart to restart."""
+    external: bool = False
+    """Found by a listing: made by another tool."""
+    changes: list[Change]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Commit).decode
+
+
+class _Header(msgspec.Struct):
+    format: int
+
+
+def encode_commit(commit: Commit) -> bytes:
+    return _encode(commit) + b"\n"
+
+
+def decode_commit(data: bytes, key: str) -> Commit:
+    """
+    Raises:
+        NewerFormat: a newer pipefs wrote it. Corrupt: it is no commit.
+    """
+    try:
+        newer = msgspec.json.decode(data, type=_Header).format
+        if newer > FORMAT:
+            raise NewerFormat(
+                f"{key} was written by a newer pipefs (format {newer}; this one knows {FORMAT})",
+                hint="upgrade pipefs on this machine",
+            )
+        return _decode(data)
+    except msgspec.MsgspecError as e:
+        raise Corrupt(f"{key} is not a commit: {e}") from e
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def commit_key(number: int) -> str:
+    return f"{PREFIX}{number:020d}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a follower has read: `number` 0 is before the first commit."""
+
+    epoch: str = ""
+    number: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A commit as it lies in the store."""
+
+    commit: Commit
+    digest: str
+
+
+class LogReplaced(Conflict):
+    """The log in the bucket is not the one we followed: relist everything, start a new epoch."""
+
+
+class CommitLog:
+    """The sequence of commits under one pipe's prefix."""
+
+    def __init__(self, store: Store, *, author: str, writer: str) -> None:
+        self._store = store
+        self._author = author
+        self._writer = writer
+
+    def read(self, number: int) -> Read | None:
+        """The commit with this number, or None if there is none (yet)."""
+        key = commit_key(number)
+        try:
+            data = self._store.get(key, None, 0, 1 << 30)
+        except NotFound:
+            return None
+        return Read(decode_commit(data, key), digest(data))
+
+    def after(self, position: Position) -> Read | None:
+        """The commit that follows `position`, checked to be of the same log.
+
+        Raises:
+            LogReplaced: epoch or chain do not fit: `.pipefs/` was deleted or replaced.
+        """
+        found = self.read(position.number + 1)
+        if found is None:
+            return None
+        commit = found.commit
+        fits = commit.previous == position.digest and commit.number == position.number + 1
+        if position.number and (commit.epoch != position.epoch or not fits):
+            raise LogReplaced(f"commit {commit.number} does not follow the one this machine knows")
+        return found
+
+    def require(self, position: Position) -> None:
+        """Check that the commit this position stands for is still in the bucket. One HEAD.
+
+        Raises:
+            LogReplaced: it is gone: somebody deleted `.pipefs/`.
+        """
+        if position.number == 0:
+            return
+        try:
+            self._store.head(commit_key(position.number))
+        except NotFound as e:
+            raise LogReplaced(f"{commit_key(position.number)} is gone from the store") from e
+
+    def last_number(self) -> int:
+        """Number of the newest commit; 0 for an empty log. One listing."""
+        last = 0
+        for o in self._store.list(PREFIX):
+            stem = o.key.removeprefix(PREFIX).removesuffix(".json")
+            if stem.isdigit():
+                last = max(last, int(stem))
+        return last
+
+    def append(
+        self, position: Position, changes: Sequence[Change], *, time_ns: int, external: bool = False
+    ) -> Read | None:
+        """Put the next commit; None if another writer took the number (follow, then try again).
+
+        The first commit of a log (position 0) opens a new epoch.
+
+        Raises:
+            LogReplaced: the commit at `position` is gone.
+        """
+        self.require(position)
+        epoch = position.epoch if position.number else str(uuid.uuid4())
+        commit = Commit(
+            epoch=epoch,
+            number=position.number + 1,
+            previous=position.digest if position.number else "",
+            time=time_ns,
+            author=self._author,
+            writer=self._writer,
+            external=external,
+            changes=list(changes),
+        )
+        data = encode_commit(commit)
+        try:
+            self._store.put(
+                commit_key(commit.number),
+                data,
+                metadata={WRITE_ID_KEY: uuid.uuid4().hex},
+                content_type="application/json",
+                if_none_match=True,
+            )
+        except PreconditionFailed:
+            return None
+        return Read(commit, digest(data))

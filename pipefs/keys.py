@@ -1,0 +1,89 @@
+"""File names and object keys: the one escaping rule, both ways.
+
+A file name is bytes, a key is text. Most names are their own key component. Bytes that a key
+cannot carry (control characters, bytes that are not UTF-8) are written `%XX`; a literal `%` that
+would read as such an escape is written `%25`. Every legal path therefore has exactly one key, and
+`names_of(key_of(names)) == names`.
+
+The other way round a bucket may hold keys that are no path: empty or dot components, components
+over 255 bytes. Those get a stand-in name (below), and the entry in the tree remembers the key
+itself. Pure functions, no I/O.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+
+import xxhash
+
+MAX_KEY_BYTES = 1024
+MAX_NAME_BYTES = 255
+
+# Codes that stand for a byte in a key: controls, DEL, "%", "." and "/" (the last two only occur
+# in stand-in names), and all bytes from 0x80, which appear alone only where UTF-8 is broken.
+_CODE = r"(?:[01][0-9A-F]|7F|2[5EF]|[89A-F][0-9A-F])"
+_LITERAL_PERCENT = re.compile(f"%(?={_CODE})")
+_ESCAPE = re.compile(f"%25(?={_CODE})|%(?!25){_CODE}")
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f%\udc80-\udcff]*\Z")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]")
+
+
+def component_of(name: bytes) -> str:
+    """The key component of one file name."""
+    text = name.decode("utf-8", "surrogateescape")
+    if _PLAIN.match(text):
+        return text
+    text = _LITERAL_PERCENT.sub("%25", text)
+    return _UNSAFE.sub(lambda m: f"%{ord(m[0]) & 0xFF:02X}", text)
+
+
+def key_of(names: Sequence[bytes], *, prefix_bytes: int = 0) -> str:
+    """The key of a path.
+
+    Raises:
+        OSError: ENAMETOOLONG, the key with its prefix would exceed S3's 1,024 bytes.
+    """
+    key = "/".join(map(component_of, names))
+    if len(key.encode()) + prefix_bytes > MAX_KEY_BYTES:
+        raise OSError(errno.ENAMETOOLONG, "the object key would be longer than 1,024 bytes", key)
+    return key
+
+
+def name_of(component: str) -> bytes:
+    """The file name of one key component; a stand-in where the component is no file name."""
+    if component in ("", ".", ".."):
+        return component.replace(".", "%2E").encode() or b"%2F"
+    name = _unescape(component)
+    if name is None:
+        name = component.encode("utf-8", "surrogateescape")
+    if len(name) > MAX_NAME_BYTES:
+        digest = xxhash.xxh3_64_hexdigest(name).encode()
+        name = name[:200] + b"%2F" + digest
+    return name
+
+
+def names_of(key: str) -> list[bytes]:
+    """The path of a key, without a trailing slash (directory markers name the directory)."""
+    return [name_of(c) for c in key.removesuffix("/").split("/")]
+
+
+def is_natural(key: str, names: Sequence[bytes]) -> bool:
+    """Whether the file at this path may keep this key (else its object is to be moved)."""
+    return names_of(key) == list(names)
+
+
+def _unescape(component: str) -> bytes | None:
+    """Undo `component_of`; None where it did not make this component."""
+    if "%" not in component:
+        return component.encode("utf-8", "surrogateescape")
+
+    def byte(m: re.Match[str]) -> str:
+        code = int(m[0][1:3], 16)
+        return chr(code if code < 0x80 else 0xDC00 + code)
+
+    text = _ESCAPE.sub(byte, component)
+    name = text.encode("utf-8", "surrogateescape")
+    legal = b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+    return name if legal and component_of(name) == component else None

@@ -1,0 +1,555 @@
+"""Applying other machines' commits to the base, with the overlay kept valid above it.
+
+The table of cases is in docs/CONCURRENCY.md ("Rebase table"); each row is a test. The principle:
+nothing that exists on either side is lost, and every machine that applies the same log comes to
+the same base. Local changes that cannot stay where they are move to
+`NAME.conflict-HOST-TIME.EXT`; a deletion never wins over a change.
+
+Works in a transaction that the caller gives; no I/O. Where a change does not follow from the
+version we know (another tool wrote in between), the caller has asked the store before and passes
+what is current now.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipefs import tree
+from pipefs.commits import Change, Commit
+from pipefs.db import Txn, View
+from pipefs.keys import component_of, name_of, names_of
+from pipefs.records import (
+    Conflict,
+    Content,
+    Dirty,
+    Inode,
+    decode_inode,
+    decode_name,
+    encode,
+    ino_key,
+    key_id,
+    name_key,
+)
+from pipefs.types import ROOT_INO, ObjectVersion
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the kernel of this machine must forget after the transaction, and what to tell users."""
+
+    entries: set[tuple[int, bytes]] = field(default_factory=set)
+    """Names (live parent, name) whose meaning changed."""
+    attributes: set[int] = field(default_factory=set)
+    """Inodes whose attributes changed."""
+    conflicts: list[Conflict] = field(default_factory=list)
+    same_bytes: list[tuple[Content, Content]] = field(default_factory=list)
+    """(old, new) versions with equal bytes: cached blocks serve both."""
+
+
+def unknown_ancestry(v: View, commit: Commit) -> list[str]:
+    """Keys of `put` changes that do not follow from the version this machine knows.
+
+    For these the caller asks the store what is current before it applies the commit.
+    """
+    out = []
+    for change in commit.changes:
+        if change.op != "put":
+            continue
+        ino = tree.base_walk(v, names_of(change.path))
+        node = tree.base_inode(v, ino) if ino is not None else None
+        known = node.content if node is not None else None
+        new = _content(change)
+        if (
+            known is None
+            or known.same_version(new)
+            or (known.version_id or known.etag) == (change.replaces)
+        ):
+            continue
+        out.append(new.key)
+    return out
+
+
+class Rebase:
+    """One commit being applied. `host` names this machine in conflict names."""
+
+    def __init__(
+        self,
+        t: Txn,
+        inos: tree.InoSource,
+        commit: Commit,
+        current: Mapping[str, ObjectVersion | None],
+        *,
+        host: str,
+    ) -> None:
+        self.t = t
+        self.inos = inos
+        self.commit = commit
+        self.current = current
+        self.host = host
+        self.effects = Effects()
+
+    def apply(self) -> Effects:
+        moves = self._detach()
+        rank = {"move": 0, "mkdir": 0}
+        attach = [c for c in self.commit.changes if c.op not in ("delete", "attr")]
+        attach.sort(key=lambda c: (c.path.count("/"), rank.get(c.op, 1)))
+        for change in attach:
+            if change.op == "move":
+                self._attach_moved(change, moves.get(change.source))
+            else:
+                self._attach(change)
+        for change in self.commit.changes:
+            if change.op == "attr":
+                self._attributes(change)
+        return self.effects
+
+    # --- detaching: paths as they were before the commit --------------------------------------
+
+    def _place(self, path: str) -> tuple[int, bytes] | None:
+        """(parent ino, name) in the base; None if the parent is not there."""
+        names = names_of(path)
+        parent = tree.base_walk(self.t, names[:-1])
+        return None if parent is None else (parent, names[-1])
+
+    def _detach(self) -> dict[str, Inode]:
+        moves: dict[str, tuple[int, bytes, Inode]] = {}
+        deletes: list[tuple[int, bytes]] = []
+        for change in self.commit.changes:
+            if change.op not in ("move", "delete"):
+                continue
+            path = change.source if change.op == "move" else change.path
+            place = self._place(path)
+            entry = tree.base_name(self.t, *place) if place else None
+            if place is None or entry is None:
+                continue
+            if change.op == "delete":
+                deletes.append(place)
+                continue
+            node = tree.base_inode(self.t, entry.ino)
+            if node is not None:
+                moves[path] = (*place, node)
+        for parent, name, _node in moves.values():
+            tree.base_drop(self.t, parent, name, self.commit.number, keep_inode=True)
+            self._name_left(parent, name)
+        # Deepest first, so that a directory is empty when its turn comes.
+        for parent, name in reversed(deletes):
+            self._delete(parent, name)
+        return {path: node for path, (_, _, node) in moves.items()}
+
+    def _name_left(self, parent: int, name: bytes) -> None:
+        """A base name is gone: a tombstone above it has nothing to hide any more."""
+        over = tree.overlay_name(self.t, parent, name)
+        if over is not None and over.ino == 0:
+            self.t.delete("onames", name_key(parent, name))
+            if over.key:
+                self.t.delete("gone", key_id(over.key))
+        self.effects.entries.add((parent, name))
+
+    def _delete(self, parent: int, name: bytes) -> None:
+        entry = tree.base_name(self.t, parent, name)
+        if entry is None:
+            return
+        if stat.S_ISDIR(entry.kind):
+            self._delete_dir(parent, name, entry.ino)
+            return
+        self._delete_file(parent, name, entry.ino)
+
+    def _delete_file(self, parent: int, name: bytes, ino: int) -> None:
+        node = tree.overlay_inode(self.t, ino)
+        keep = (
+            node is not None
+            and node.parent
+            and (node.dirty & Dirty.CONTENT or (node.parent, node.name) != (parent, name))
+        )
+        base = tree.base_inode(self.t, ino)
+        tree.base_drop(self.t, parent, name, self.commit.number)
+        if keep and node is not None:
+            # Changed or renamed here, deleted there: what exists stays, as a new file.
+            if node.dirty & Dirty.CONTENT and node.content is not None:
+                node.content = None
+            node.dirty |= Dirty.ANNOUNCE
+            tree.put_inode(self.t, node)
+            if (node.parent, node.name) == (parent, name):
+                tree.set_name(self.t, parent, name, node)
+            return
+        tree.drop_overlay_inode(self.t, ino)
+        self._name_left(parent, name)
+        if base is not None and base.content is not None:
+            self._keep_for_handles(base)
+
+    def _keep_for_handles(self, old: Inode) -> None:
+        """A file that is gone may still be open: its handles go on reading its version."""
+        old.parent, old.nlink, old.name = 0, 0, b""
+        self.t.put("oinodes", ino_key(old.ino), encode(old))
+        self.t.put("orphans", ino_key(old.ino), b"")
+
+    def _delete_dir(self, parent: int, name: bytes, ino: int) -> None:
+        for child, _entry in list(tree.base_children(self.t, ino)):
+            self._delete(ino, child)
+        live_names = [
+            k
+            for k, raw in self.t.scan("onames", ino_key(ino), ino_key(ino + 1))
+            if decode_name(raw).ino
+        ]
+        node = tree.inode(self.t, ino)
+        tree.base_drop(self.t, parent, name, self.commit.number)
+        if live_names and node is not None and node.parent:
+            # New files of ours inside: the directory lives on as ours.
+            node.dirty |= Dirty.ANNOUNCE
+            tree.put_inode(self.t, node)
+            tree.set_name(self.t, node.parent, node.name, node)
+            self._revive(node.parent)
+            return
+        tree.drop_overlay_inode(self.t, ino)
+        self._name_left(parent, name)
+
+    # --- attaching: paths as they are after the commit ----------------------------------------
+
+    def _directory(self, names: list[bytes]) -> int:
+        """The base directory at a path; directories that are only implied by keys are made."""
+        ino = int(ROOT_INO)
+        for depth, name in enumerate(names):
+            entry = tree.base_name(self.t, ino, name)
+            if entry is None or not stat.S_ISDIR(entry.kind):
+                change = Change(op="mkdir", path=tree.path_text(names[: depth + 1]))
+                ino = self._attach_other(change, ino, name)
+            else:
+                ino = entry.ino
+        return ino
+
+    def _attach(self, change: Change) -> None:
+        names = names_of(change.path)
+        parent = self._directory(names[:-1])
+        if change.op == "put":
+            self._attach_file(change, parent, names[-1])
+        else:
+            self._attach_other(change, parent, names[-1])
+        self._revive(parent)
+
+    def _attach_moved(self, change: Change, node: Inode | None) -> None:
+        if node is None:
+            return  # not known here: a listing will find what there is
+        names = names_of(change.path)
+        parent, name = self._directory(names[:-1]), names[-1]
+        self._clear_way(parent, name, node)
+        live = tree.overlay_inode(self.t, node.ino)
+        tree.base_put(self.t, parent, name, node, self.commit.number)
+        if live is None:
+            self._settle_name(parent, name, node)
+        elif (live.parent, live.name) == (node.parent, node.name):
+            # Only attributes or content changed here: the local inode follows the move.
+            tree.set_name(self.t, parent, name, live)
+            tree.put_inode(self.t, live)
+        elif live.parent and (live.parent, live.name) != (parent, name):
+            # Renamed here too: ours comes later in the log, so it stays; theirs is hidden.
+            tree.clear_name(self.t, parent, name)
+        else:
+            self.t.delete("onames", name_key(parent, name))
+        self.effects.entries.add((parent, name))
+        self._revive(parent)
+
+    def _attach_other(self, change: Change, parent: int, name: bytes) -> int:
+        """A directory, link or special file; returns its inode number."""
+        node = self._fresh(change)
+        entry = tree.base_name(self.t, parent, name)
+        if entry is not None and entry.kind == node.kind:
+            old = tree.base_inode(self.t, entry.ino)
+            assert old is not None
+            node.ino, node.epoch = old.ino, old.epoch
+        elif entry is not None:
+            self._delete(parent, name)
+            node.ino = self.inos.take(self.t)
+        else:
+            node.ino = self._clear_way(parent, name, node) or self.inos.take(self.t)
+        tree.base_put(self.t, parent, name, node, self.commit.number)
+        self._settle_name(parent, name, node)
+        return node.ino
+
+    def _attach_file(self, change: Change, parent: int, name: bytes) -> None:
+        node = self._fresh(change)
+        content = self._settle_version(change)
+        if content is None:
+            return
+        node.content, node.size = content, content.size
+        entry = tree.base_name(self.t, parent, name)
+        if entry is not None and stat.S_ISREG(entry.kind):
+            self._replace_file(entry.ino, node, parent, name, change)
+            return
+        if entry is not None:
+            self._delete(parent, name)
+        node.ino = self._clear_way(parent, name, node) or self.inos.take(self.t)
+        tree.base_put(self.t, parent, name, node, self.commit.number)
+        self._settle_name(parent, name, node)
+
+    def _settle_version(self, change: Change) -> Content | None:
+        """The version that counts: the announced one, or what the store says is current."""
+        content = _content(change)
+        if content.key not in self.current:
+            return content
+        found = self.current[content.key]
+        if found is None:
+            return None  # deleted since: its own commit or a listing will say so
+        if (found.version_id, found.etag) == (content.version_id, content.etag):
+            return content
+        return Content(found.key, found.version_id, found.etag, found.size)
+
+    def _replace_file(
+        self, ino: int, node: Inode, parent: int, name: bytes, change: Change
+    ) -> None:
+        old = tree.base_inode(self.t, ino)
+        assert old is not None and old.content is not None and node.content is not None
+        node.ino, node.epoch = ino, old.epoch
+        mine = tree.overlay_inode(self.t, ino)
+        if old.content.same_version(node.content):
+            tree.base_put(self.t, parent, name, node, self.commit.number)
+            self._refresh_clean(mine, node)
+            return
+        known_here = mine is not None and node.content.same_version(mine.content)
+        if mine is not None and mine.dirty & Dirty.CONTENT and not known_here and not change.same:
+            self._split(mine, node, parent, name)
+            return
+        if change.same:
+            self.effects.same_bytes.append((old.content, node.content))
+        elif not known_here:
+            self._new_epoch(old, node)
+        taken_over = tree.overlay_name(self.t, parent, name)
+        tree.base_put(self.t, parent, name, node, self.commit.number)
+        self._refresh_clean(mine, node)
+        if taken_over is not None and taken_over.ino not in (0, ino) and not change.same:
+            self._conflict(parent, name, taken_over.ino)
+        elif taken_over is not None and taken_over.ino == 0 and not change.same:
+            self._undelete(parent, name, ino, taken_over.key)
+        self.effects.entries.add((parent, name))
+
+    def _undelete(self, parent: int, name: bytes, ino: int, key: str) -> None:
+        """Deleted or renamed here, changed there: the change stays under its name."""
+        self.t.delete("onames", name_key(parent, name))
+        if key:
+            self.t.delete("gone", key_id(key))
+        moved = tree.overlay_inode(self.t, ino)
+        if moved is not None and moved.parent and (moved.parent, moved.name) != (parent, name):
+            # Renamed here: the rename holds, for the new content too.
+            tree.clear_name(self.t, parent, name)
+
+    def _refresh_clean(self, mine: Inode | None, node: Inode) -> None:
+        """Carry a new base version into a local inode that only changed names or attributes."""
+        self.effects.attributes.add(node.ino)
+        if mine is None:
+            return
+        if not mine.dirty & Dirty.CONTENT:
+            mine.size, mine.mtime_ns = node.size, node.mtime_ns
+        mine.content, mine.epoch = node.content, node.epoch
+        tree.put_inode(self.t, mine)
+
+    def _new_epoch(self, old: Inode, node: Inode) -> None:
+        """Other bytes in this inode's place: open handles go on reading the old version."""
+        assert old.content is not None
+        self.t.put("epochs", ino_key(old.ino) + old.epoch.to_bytes(4, "big"), encode(old.content))
+        node.epoch = old.epoch + 1
+
+    def _split(self, mine: Inode, node: Inode, parent: int, name: bytes) -> None:
+        """Changed here and there: theirs keeps the name, ours moves beside it as a new file."""
+        node.ino, node.epoch = self.inos.take(self.t), 0
+        tree.base_drop(self.t, parent, name, self.commit.number)
+        tree.base_put(self.t, parent, name, node, self.commit.number)
+        self._set_aside(mine, parent, name)
+
+    def _clear_way(self, parent: int, name: bytes, node: Inode) -> int | None:
+        """Make room at a name the base is about to get; a local inode that is the same thing
+        (both made the directory; our own upload seen again) lends its number."""
+        over = tree.overlay_name(self.t, parent, name)
+        if over is None or over.ino == node.ino:
+            return None
+        if over.ino == 0:
+            self.t.delete("onames", name_key(parent, name))
+            return None
+        mine = tree.need(self.t, over.ino)
+        if node.ino == 0 and _same_thing(mine, node) and not tree.base_inode(self.t, mine.ino):
+            return mine.ino
+        if not (mine.is_dir and not node.is_dir):
+            self._conflict(parent, name, over.ino)
+        return None
+
+    def _settle_name(self, parent: int, name: bytes, node: Inode) -> None:
+        """The base has this inode here now: drop an equal overlay name, and show an inode that
+        a local directory hides under a name beside it (announced as a rename)."""
+        self.effects.entries.add((parent, name))
+        over = tree.overlay_name(self.t, parent, name)
+        if over is None:
+            return
+        if over.ino == node.ino:
+            self.t.delete("onames", name_key(parent, name))
+            return
+        if over.ino == 0:
+            return
+        shown = tree.need(self.t, node.ino)
+        shown.dirty |= Dirty.ANNOUNCE
+        aside = self.conflict_name(parent, name)
+        tree.set_name(self.t, parent, aside, shown)
+        tree.put_inode(self.t, shown)
+        self._tell(shown, parent, name, aside)
+
+    def _conflict(self, parent: int, name: bytes, ino: int) -> None:
+        self._set_aside(tree.need(self.t, ino), parent, name)
+
+    def _set_aside(self, mine: Inode, parent: int, name: bytes) -> None:
+        """Move a local inode to its conflict name; it goes up from there as a new file."""
+        aside = self.conflict_name(parent, name)
+        self.t.delete("onames", name_key(parent, name))
+        if mine.is_file:
+            mine.content = mine.content if not mine.dirty & Dirty.CONTENT else None
+        mine.dirty |= Dirty.ANNOUNCE
+        tree.set_name(self.t, parent, aside, mine)
+        tree.put_inode(self.t, mine)
+        self._tell(mine, parent, name, aside)
+
+    def _tell(self, node: Inode, parent: int, name: bytes, aside: bytes) -> None:
+        where = tree.names_to(self.t, parent) or []
+        conflict = Conflict(
+            node.ino,
+            tree.path_text([*where, name]),
+            tree.path_text([*where, aside]),
+            self.commit.author,
+            self.commit.time or time.time_ns(),
+        )
+        log.warning(
+            "conflict: %s was changed here and by %s; the other copy is %s",
+            conflict.original,
+            conflict.theirs_author,
+            conflict.ours,
+        )
+        self.t.put("conflicts", ino_key(node.ino), encode(conflict))
+        self.effects.conflicts.append(conflict)
+        self.effects.entries |= {(parent, name), (parent, aside)}
+
+    def conflict_name(self, parent: int, name: bytes) -> bytes:
+        """`NAME.conflict-HOST-TIME.EXT`, not taken yet, at most 255 bytes."""
+        stamp = time.strftime("%Y%m%dT%H%MZ", time.gmtime(self.commit.time / 1e9))
+        stem, dot, ext = name.partition(b".") if not name.startswith(b".") else (name, b"", b"")
+        for n in range(10_000):
+            tail = f".conflict-{self.host}-{stamp}" + (f"-{n}" if n else "")
+            end = tail.encode() + dot + ext
+            out = stem[: max(1, 255 - len(end))] + end
+            if tree.name_entry(self.t, parent, out[:255]) is None:
+                return out[:255]
+        raise OSError(17, "no free conflict name", component_of(name))
+
+    def _revive(self, parent: int) -> None:
+        """A directory that got something new exists again, whatever we removed meanwhile."""
+        while parent != ROOT_INO:
+            node = tree.base_inode(self.t, parent)
+            if node is None:
+                return
+            over = tree.overlay_name(self.t, node.parent, node.name)
+            live = tree.overlay_inode(self.t, parent)
+            elsewhere = (
+                live is not None
+                and live.parent
+                and (live.parent, live.name)
+                != (
+                    node.parent,
+                    node.name,
+                )
+            )
+            if over is not None and over.ino == 0 and not elsewhere:
+                self.t.delete("onames", name_key(node.parent, node.name))
+                tree.drop_overlay_inode(self.t, parent)
+                self.t.delete("orphans", ino_key(parent))
+                self.effects.entries.add((node.parent, node.name))
+            parent = node.parent
+
+    # --- attributes ---------------------------------------------------------------------------
+
+    def _fresh(self, change: Change) -> Inode:
+        """A base inode as a change describes it; number 0 until one is chosen."""
+        kind = {"mkdir": stat.S_IFDIR, "symlink": stat.S_IFLNK}.get(change.op, stat.S_IFREG)
+        plain = {stat.S_IFDIR: 0o755, stat.S_IFLNK: 0o777}.get(kind, 0o644)
+        at = change.mtime if change.mtime is not None else self.commit.time
+        return Inode(
+            ino=0,
+            mode=change.mode if change.mode is not None else kind | plain,
+            uid=-1 if change.uid is None else change.uid,
+            gid=-1 if change.gid is None else change.gid,
+            size=change.size,
+            mtime_ns=at,
+            ctime_ns=change.ctime if change.ctime is not None else at,
+            atime_ns=at,
+            nlink=2 if kind == stat.S_IFDIR else 1,
+            rdev=change.rdev,
+            target=name_of(change.target) if change.target else b"",
+            xattrs=_xattrs(change),
+        )
+
+    def _attributes(self, change: Change) -> None:
+        ino = tree.base_walk(self.t, names_of(change.path)) if change.path else int(ROOT_INO)
+        node = tree.base_inode(self.t, ino) if ino is not None else None
+        if node is None:
+            return
+        _merge_attributes(node, change)
+        self.t.put("inodes", ino_key(node.ino), encode(node))
+        mine = tree.overlay_inode(self.t, node.ino)
+        if mine is not None and not mine.dirty & Dirty.ANNOUNCE:
+            _merge_attributes(mine, change)
+            tree.put_inode(self.t, mine)
+        self.effects.attributes.add(node.ino)
+
+
+def _merge_attributes(node: Inode, change: Change) -> None:
+    if change.mode is not None:
+        node.mode = node.kind | stat.S_IMODE(change.mode)
+    node.uid = node.uid if change.uid is None else change.uid
+    node.gid = node.gid if change.gid is None else change.gid
+    node.mtime_ns = node.mtime_ns if change.mtime is None else change.mtime
+    node.ctime_ns = node.ctime_ns if change.ctime is None else change.ctime
+    if change.xattrs is not None:
+        node.xattrs = _xattrs(change)
+
+
+def _xattrs(change: Change) -> dict[bytes, bytes] | None:
+    if not change.xattrs:
+        return None
+    return {name_of(k): base64.b64decode(v) for k, v in change.xattrs.items()}
+
+
+def _content(change: Change) -> Content:
+    return Content(change.key or change.path, change.version, change.etag, change.size)
+
+
+def _same_thing(mine: Inode, theirs: Inode) -> bool:
+    if mine.kind != theirs.kind:
+        return False
+    if mine.is_file:
+        return theirs.content is not None and theirs.content.same_version(mine.content)
+    return mine.is_dir or (mine.target == theirs.target and mine.rdev == theirs.rdev)
+
+
+def clear_base(t: Txn) -> None:
+    """The log was replaced: all that was committed becomes ours to announce again.
+
+    The base is emptied into the overlay; following the new log then adopts what is the same and
+    sets aside what is not, and the next commits announce the rest.
+    """
+    for k, raw in list(t.scan("names")):
+        t.delete("names", k)
+        if not t.has("onames", k):
+            entry = decode_name(raw)
+            t.put("onames", k, encode(entry.__class__(entry.ino, entry.kind)))
+    for k, raw in list(t.scan("onames")):
+        if decode_name(raw).ino == 0:
+            t.delete("onames", k)
+    for k, raw in list(t.scan("inodes")):
+        node = tree.overlay_inode(t, int.from_bytes(k, "big")) or decode_inode(raw)
+        node.dirty |= Dirty.ANNOUNCE
+        if k != ino_key(ROOT_INO):
+            t.delete("inodes", k)
+        tree.put_inode(t, node)
+    for table in ("history", "bykey"):
+        for k, _ in list(t.scan(table)):
+            t.delete(table, k)

@@ -1,0 +1,373 @@
+"""The multi-version tree: committed base, local overlay, and the live view of both.
+
+    base      names, inodes      the tree at the last applied commit; `history` holds what commits
+                                 replaced, by commit number, so that a past tree is a lookup
+    overlay   onames, oinodes    what is not committed yet: this *is* the outbox
+    live      overlay, else base what the mount shows
+
+Every function takes a transaction and does no I/O beyond it, so a caller makes several changes at
+once or none. Nothing here talks to a network or starts a thread.
+
+Invariants (checked by `pipefs.check`): an overlay name never equals the base name it hides; an
+overlay inode has a name, an open handle (orphan) or a staging mark; `Inode.parent` and `name`
+name a live entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipefs.db import Txn, View
+from pipefs.errors import Corrupt
+from pipefs.keys import component_of
+from pipefs.records import (
+    Content,
+    Dirty,
+    Inode,
+    NameEntry,
+    decode_content,
+    decode_inode,
+    decode_name,
+    encode,
+    ino_key,
+    ino_of,
+    key_id,
+    name_key,
+)
+from pipefs.types import ROOT_INO, Ino
+
+TABLES = (
+    "facts",  # name → bytes: epoch, applied commit, counters
+    "names",  # parent, name → NameEntry           base
+    "inodes",  # ino → Inode                       base
+    "history",  # parent, name, 0x00, commit → NameEntry, Inode: what that commit replaced
+    "onames",  # parent, name → NameEntry          overlay; ino 0 is a tombstone
+    "oinodes",  # ino → Inode                      overlay
+    "ready",  # ino → b"": overlay inodes a commit may announce
+    "staging",  # ino → Staging                    files with local bytes
+    "gone",  # key_id → Content                       objects to delete in the store
+    "relocate",  # ino → b""                       subtrees whose keys lag behind a rename
+    "orphans",  # ino → b""                        no name any more, perhaps still open
+    "epochs",  # ino, epoch → Content              versions that open handles may still read
+    "conflicts",  # ino → Conflict
+    "markers",  # ino → since, ns                  empty directories that want a marker object
+    "bykey",  # key_id → ino                          base files whose key is not their path
+)
+
+_INO_STEP = 1024
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def name_entry(v: View, parent: int, name: bytes) -> NameEntry | None:
+    """The live entry, or None."""
+    raw = v.get("onames", name_key(parent, name))
+    if raw is not None:
+        entry = decode_name(raw)
+        return entry if entry.ino else None
+    raw = v.get("names", name_key(parent, name))
+    return decode_name(raw) if raw is not None else None
+
+
+def base_name(v: View, parent: int, name: bytes) -> NameEntry | None:
+    raw = v.get("names", name_key(parent, name))
+    return decode_name(raw) if raw is not None else None
+
+
+def overlay_name(v: View, parent: int, name: bytes) -> NameEntry | None:
+    raw = v.get("onames", name_key(parent, name))
+    return decode_name(raw) if raw is not None else None
+
+
+def inode(v: View, ino: int) -> Inode | None:
+    """The live inode, or None."""
+    raw = v.get("oinodes", ino_key(ino))
+    if raw is None:
+        raw = v.get("inodes", ino_key(ino))
+    return decode_inode(raw) if raw is not None else None
+
+
+def base_inode(v: View, ino: int) -> Inode | None:
+    raw = v.get("inodes", ino_key(ino))
+    return decode_inode(raw) if raw is not None else None
+
+
+def overlay_inode(v: View, ino: int) -> Inode | None:
+    raw = v.get("oinodes", ino_key(ino))
+    return decode_inode(raw) if raw is not None else None
+
+
+def need(v: View, ino: int) -> Inode:
+    """The live inode of a name that exists.
+
+    Raises:
+        Corrupt: a name without its inode.
+    """
+    found = inode(v, ino)
+    if found is None:
+        raise Corrupt(f"the tree has a name for inode {ino} but not the inode")
+    return found
+
+
+def children(
+    v: View, parent: int, after: bytes = b"", limit: int | None = None
+) -> Iterator[tuple[bytes, NameEntry]]:
+    """Live names of a directory that sort after `after`, ascending, at most `limit`.
+
+    The names are gathered before the first is handed out: the tree may change meanwhile.
+    """
+    start = name_key(parent, after + b"\0" if after else b"")
+    stop = ino_key(parent + 1)
+    over = {k[8:]: decode_name(x) for k, x in v.scan("onames", start, stop)}
+    out: list[tuple[bytes, NameEntry]] = []
+    hidden = len(over)
+    base_limit = None if limit is None else limit + hidden
+    for k, raw in v.scan("names", start, stop, limit=base_limit):
+        name = k[8:]
+        if name not in over:
+            out.append((name, decode_name(raw)))
+    complete = base_limit is None or len(out) + hidden < base_limit
+    last = out[-1][0] if out and not complete else None
+    if over:
+        out += [(n, e) for n, e in over.items() if e.ino and (last is None or n <= last)]
+        out.sort(key=lambda item: item[0])
+    yield from out[:limit] if limit is not None else out
+
+
+def is_empty(v: View, ino: int) -> bool:
+    return next(children(v, ino, limit=1), None) is None
+
+
+def names_to(v: View, ino: int) -> list[bytes] | None:
+    """The live path of an inode as names below the root; None if it has no name any more."""
+    out: list[bytes] = []
+    while ino != ROOT_INO:
+        node = inode(v, ino)
+        if node is None or node.parent == 0 or len(out) > 4096:
+            return None
+        out.append(node.name)
+        ino = Ino(node.parent)
+    out.reverse()
+    return out
+
+
+def path_text(names: list[bytes]) -> str:
+    """A path as text for messages, commits and manifests: escaped like a key, "" is the root."""
+    return "/".join(map(component_of, names))
+
+
+def walk(v: View, names: list[bytes]) -> Inode | None:
+    """The live inode at a path, or None."""
+    ino = int(ROOT_INO)
+    for name in names:
+        entry = name_entry(v, ino, name)
+        if entry is None:
+            return None
+        ino = entry.ino
+    return inode(v, ino)
+
+
+def base_walk(v: View, names: list[bytes]) -> int | None:
+    """Inode number at a path of the base, or None."""
+    ino = int(ROOT_INO)
+    for name in names:
+        entry = base_name(v, ino, name)
+        if entry is None:
+            return None
+        ino = entry.ino
+    return ino
+
+
+def base_children(v: View, parent: int) -> Iterator[tuple[bytes, NameEntry]]:
+    for k, raw in v.scan("names", ino_key(parent), ino_key(parent + 1)):
+        yield k[8:], decode_name(raw)
+
+
+def overlay_inos(v: View) -> Iterator[int]:
+    for k, _ in v.scan("oinodes"):
+        yield int(ino_of(k))
+
+
+# --- facts ------------------------------------------------------------------------------------
+
+
+def fact(v: View, name: str, default: bytes = b"") -> bytes:
+    found = v.get("facts", name.encode())
+    return default if found is None else found
+
+
+def set_fact(t: Txn, name: str, value: bytes) -> None:
+    t.put("facts", name.encode(), value)
+
+
+def number(v: View, name: str, default: int = 0) -> int:
+    found = v.get("facts", name.encode())
+    return default if found is None else int(found)
+
+
+class InoSource:
+    """Hands out inode numbers; a block of them is reserved durably at a time.
+
+    Numbers are never used twice, also after a crash (a part of the block is then skipped).
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._limit = 0
+
+    def take(self, t: Txn) -> Ino:
+        if self._next >= self._limit:
+            self._next = max(number(t, "next_ino", 2), self._limit)
+            self._limit = self._next + _INO_STEP
+            set_fact(t, "next_ino", b"%d" % self._limit)
+        self._next += 1
+        return Ino(self._next - 1)
+
+    def undo(self) -> None:
+        """Call when the update that took a number failed: its reservation is undone too."""
+        self._next = self._limit = 0
+
+
+# --- changing the overlay ---------------------------------------------------------------------
+
+
+def put_inode(t: Txn, node: Inode) -> None:
+    """Store a changed live inode in the overlay; its generation grows."""
+    node.generation += 1
+    key = ino_key(node.ino)
+    t.put("oinodes", key, encode(node))
+    if node.dirty & Dirty.ANNOUNCE and not (node.is_file and node.content is None):
+        t.put("ready", key, b"")
+
+
+def set_name(t: Txn, parent: int, name: bytes, node: Inode) -> None:
+    """Let a live name mean this inode, and the inode remember it (store the inode afterwards)."""
+    node.parent, node.name = parent, name
+    base = base_name(t, parent, name)
+    if base is not None and base.ino == node.ino:
+        t.delete("onames", name_key(parent, name))
+    else:
+        t.put("onames", name_key(parent, name), encode(NameEntry(node.ino, node.kind)))
+
+
+def clear_name(t: Txn, parent: int, name: bytes, gone_key: str = "") -> None:
+    """Remove a live name: a tombstone where the base has it, no trace where it has not.
+
+    Args:
+        gone_key: key whose deletion in the store must land before other machines are told.
+    """
+    if t.has("names", name_key(parent, name)):
+        t.put("onames", name_key(parent, name), encode(NameEntry(0, 0, 0, gone_key)))
+    else:
+        t.delete("onames", name_key(parent, name))
+
+
+def settle(t: Txn, node: Inode) -> None:
+    """Drop the overlay inode if it owes nothing and the base has the same inode."""
+    if node.dirty == 0 and t.has("inodes", ino_key(node.ino)):
+        t.delete("oinodes", ino_key(node.ino))
+    if not node.dirty & Dirty.ANNOUNCE:
+        t.delete("ready", ino_key(node.ino))
+
+
+def drop_overlay_inode(t: Txn, ino: int) -> None:
+    t.delete("oinodes", ino_key(ino))
+    t.delete("ready", ino_key(ino))
+
+
+# --- changing the base ------------------------------------------------------------------------
+
+
+def base_put(t: Txn, parent: int, name: bytes, node: Inode, commit: int) -> None:
+    """Put an inode under a name of the base as of `commit`; the name's former state is history."""
+    _remember(t, parent, name, commit)
+    node = _as_base(node, parent, name)
+    t.put("names", name_key(parent, name), encode(NameEntry(node.ino, node.kind, commit)))
+    _index_key(t, node, parent, name)
+    t.put("inodes", ino_key(node.ino), encode(node))
+
+
+def base_drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool = False) -> None:
+    """Remove a name of the base as of `commit` (with its inode, unless it moves elsewhere)."""
+    entry = base_name(t, parent, name)
+    if entry is None:
+        return
+    _remember(t, parent, name, commit)
+    t.delete("names", name_key(parent, name))
+    if not keep_inode:
+        node = base_inode(t, entry.ino)
+        if node is not None and node.content is not None:
+            t.delete("bykey", key_id(node.content.key))
+        t.delete("inodes", ino_key(entry.ino))
+
+
+def _as_base(node: Inode, parent: int, name: bytes) -> Inode:
+    copy = decode_inode(encode(node))
+    copy.parent, copy.name, copy.dirty, copy.generation = parent, name, 0, 0
+    return copy
+
+
+def _index_key(t: Txn, node: Inode, parent: int, name: bytes) -> None:
+    """Keep `bykey` true: keys that are not their file's path, so a listing can find the file."""
+    old = base_inode(t, node.ino)
+    if old is not None and old.content is not None:
+        t.delete("bykey", key_id(old.content.key))
+    if node.content is None:
+        return
+    names = base_names_to(t, parent)
+    if names is None or "/".join(map(component_of, [*names, name])) != node.content.key:
+        t.put("bykey", key_id(node.content.key), ino_key(node.ino))
+
+
+def base_names_to(v: View, ino: int) -> list[bytes] | None:
+    out: list[bytes] = []
+    while ino != ROOT_INO:
+        node = base_inode(v, ino)
+        if node is None or len(out) > 4096:
+            return None
+        out.append(node.name)
+        ino = node.parent
+    out.reverse()
+    return out
+
+
+def _remember(t: Txn, parent: int, name: bytes, commit: int) -> None:
+    """Keep what a name of the base was until `commit`, if anything may still ask for it."""
+    entry = base_name(t, parent, name)
+    if entry is None or entry.commit >= commit or commit <= number(t, "history_from", 1 << 62):
+        return
+    node = base_inode(t, entry.ino)
+    if node is not None:
+        key = name_key(parent, name) + b"\0" + commit.to_bytes(8, "big")
+        t.put("history", key, encode((entry, node)))
+
+
+def files_of_base(v: View) -> Iterator[Inode]:
+    """Every file of the base, by inode number."""
+    for _, raw in v.scan("inodes"):
+        node = decode_inode(raw)
+        if node.is_file:
+            yield node
+
+
+def content_at(v: View, ino: int, epoch: int) -> Content | None:
+    """The version an older content epoch of an inode stands for, or None."""
+    raw = v.get("epochs", ino_key(ino) + epoch.to_bytes(4, "big"))
+    if raw is None:
+        return None
+    return decode_content(raw)
+
+
+def forget_epochs(t: Txn) -> None:
+    """A fresh mount: no handle of an older one is open."""
+    for k, _ in list(t.scan("epochs")):
+        t.delete("epochs", k)
+
+
+def touch_dir(t: Txn, ino: int, now_ns: int) -> None:
+    """A name of this directory changed: its times follow, to be announced with the next commit."""
+    node = need(t, ino)
+    node.mtime_ns = node.ctime_ns = now_ns
+    node.dirty |= Dirty.ANNOUNCE
+    put_inode(t, node)
