@@ -1,0 +1,159 @@
+"""What supervisor and worker say to each other, and what a worker is started with.
+
+A worker is forked, so its `WorkerSpec` needs no encoding; everything later travels as one JSON
+packet a message over a socket pair. End of file on it means that the other side died. Messages
+are small and few; nothing of the data path ever goes this way.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+from msgspec import Raw, Struct
+
+from pipefs.protocol import MountStatus, WireError
+from pipefsd.transports.base import Operations
+
+MAX_PACKET_BYTES: Final = 128 << 10
+"""Below the default send buffer of a socket (208 KiB), so that a packet always fits."""
+
+
+# --- worker to supervisor ---------------------------------------------------------------------
+
+
+class Negotiated(Struct, tag="negotiated", frozen=True):
+    """Sent before INIT is answered; the worker waits for `Ack`, so a later one can go on."""
+
+    negotiated: Raw
+    features: list[str]
+
+
+class Ready(Struct, tag="ready", frozen=True):
+    """The service started and the kernel is about to be answered."""
+
+    warnings: list[str]
+
+
+class StartFailed(Struct, tag="failed", frozen=True):
+    """The service cannot start; the worker ends after this."""
+
+    error: WireError
+
+
+class Draining(Struct, tag="draining", frozen=True):
+    """What is still in the outbox; `done` when the drain ended, for whatever reason."""
+
+    number: int
+    """Of the `Drain` this answers: one that was cancelled may still be answered."""
+    files: int
+    bytes: int
+    done: bool
+
+
+class Gone(Struct, tag="gone", frozen=True):
+    """The kernel says that the mount no longer exists; the worker waits for `Drain` or `Stop`."""
+
+
+# --- supervisor to worker ---------------------------------------------------------------------
+
+
+class Ack(Struct, tag="ack", frozen=True):
+    """`Negotiated` is remembered."""
+
+
+class Drain(Struct, tag="drain", frozen=True):
+    """Bring the outbox up within `timeout_s` (None: no bound); answered by `Draining`."""
+
+    number: int
+    timeout_s: float | None
+
+
+class CancelDrain(Struct, tag="cancel", frozen=True):
+    """Stop waiting for the outbox and go on serving."""
+
+
+class Stop(Struct, tag="stop", frozen=True):
+    """End now: stop the service within its bound and exit 0."""
+
+    unmounted: bool
+    """The kernel is about to end the session by itself."""
+
+
+FromWorker = Negotiated | Ready | StartFailed | Draining | Gone
+ToWorker = Ack | Drain | CancelDrain | Stop
+
+# A union is no `type` to mypy, hence the annotations.
+_from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
+_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
+
+
+def encode(message: FromWorker | ToWorker) -> bytes:
+    return msgspec.json.encode(message)
+
+
+def decode_from_worker(data: bytes) -> FromWorker:
+    return _from_worker.decode(data)
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    return _to_worker.decode(data)
+
+
+def link() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a fresh link: packets keep their borders, both ends close on exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+# --- what a worker runs -----------------------------------------------------------------------
+
+
+class Service(Protocol):
+    """One pipe, served: what `pipefsd.service.PipeService` is to the worker's frame."""
+
+    @property
+    def operations(self) -> Operations: ...
+
+    @property
+    def warnings(self) -> list[str]:
+        """For the user who mounts, one line each."""
+
+    def start(self) -> None:
+        """Open the state and start the threads. Raises `PipefsError` when it cannot."""
+
+    def status(self) -> MountStatus | Mapping[str, object]: ...
+
+    def flush(
+        self,
+        path: str | None,
+        timeout_s: float | None,
+        progress: Callable[[Mapping[str, object]], None],
+    ) -> Mapping[str, object]: ...
+
+    def refresh(self, full: bool) -> Mapping[str, object]: ...
+
+    def drain(self, timeout_s: float) -> tuple[int, int]:
+        """Upload for at most `timeout_s`; returns files and bytes that remain."""
+
+    def stop(self) -> None:
+        """End the threads and close the state, within a bound of seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker needs to serve one mount; the same again after a restart."""
+
+    label: str
+    """Name of the pipe, with `@SNAP` when a snapshot is mounted."""
+    directory: str
+    descriptor: int
+    """The kernel's end of the mount, `/dev/fuse`."""
+    socket_path: str
+    factory: Callable[[], Service]
+    """Builds the service of this pipe; called in the worker."""
+    negotiated: bytes | None = None
+    """What INIT agreed on with an earlier worker, as JSON."""
+    features: tuple[str, ...] = ()

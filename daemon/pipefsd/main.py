@@ -1,0 +1,159 @@
+"""`pipefsd`: builds the supervisor of one home and runs it.
+
+Start order: arguments, home, log, lock, imports, loop. Reads the environment and the command
+line for everybody else; the rooms get values. Ends with the exit codes of the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import importlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from pipefs.client import NotRunning, SupervisorClient
+from pipefs.errors import PipefsError, TimedOut
+from pipefs.home import Home, resolve_home
+from pipefs.protocol import Mount
+from pipefsd import logs
+from pipefsd.lock import AlreadyRunning, acquire_lock
+from pipefsd.mounted import Bounds
+from pipefsd.pipes import build_service
+from pipefsd.supervisor import Factory, Supervisor
+
+log = logging.getLogger(__name__)
+
+PRELOAD: Final = ("boto3", "lmdb", "msgspec", "obstore", "watchdog.observers", "pipefsd.service")
+"""Imported before the first fork (0.6 s together), so that a worker starts in milliseconds. None
+of them starts a thread on import; `preload` checks that."""
+
+LOCK_WAIT_S: Final = 10.0
+"""A joined supervisor waits so long for one that is just ending."""
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="pipefsd",
+        description="The pipefs daemon: mounts pipes and keeps them mounted.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="main configuration file")
+    parser.add_argument("--system", action="store_true", help="serve /etc/pipefs, not a user")
+    parser.add_argument("--profile", metavar="P", help="serve the pipes of this profile")
+    parser.add_argument(
+        "--joined",
+        action="store_true",
+        help="started by a mount command: log to a file, end when nothing is mounted any more",
+    )
+    parser.add_argument(
+        "--foreground",
+        nargs=2,
+        metavar=("NAME", "DIR"),
+        help="mount this pipe, log here, end when it is unmounted",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log details")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `pipefsd`."""
+    arguments = parse_arguments(argv)
+    try:
+        home = resolve_home(
+            system=arguments.system, profile=arguments.profile, config_file=arguments.config
+        )
+        home.make()
+        return run(home, arguments)
+    except PipefsError as error:
+        print(f"pipefsd: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"         {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+def run(
+    home: Home,
+    arguments: argparse.Namespace,
+    *,
+    factory: Factory = build_service,
+    bounds: Bounds | None = None,
+) -> int:
+    """Serve `home` until told to end; the exit code.
+
+    Raises:
+        AlreadyRunning: another supervisor serves it (with `--joined` that is success).
+    """
+    detached = arguments.joined and not arguments.foreground
+    level = logging.DEBUG if arguments.verbose else logging.INFO
+    if detached:
+        _detach()
+    lock = _lock(home, patient=detached)
+    if lock is None:
+        return 0
+    logs.configure(home.logs / "pipefsd.log" if detached else None, level=level)
+    try:
+        preload()
+        bounds = bounds or Bounds()
+        first = []
+        if arguments.foreground:
+            name, directory = arguments.foreground
+            first.append(Mount(name, os.path.abspath(directory)))
+            bounds = replace(bounds, idle_exit_s=0.5)
+        supervisor = Supervisor(
+            home, factory=factory, joined=detached or bool(first), bounds=bounds
+        )
+        return asyncio.run(supervisor.run(first))
+    finally:
+        os.close(lock)
+
+
+def _detach() -> None:
+    """Leave the terminal's session: closing the terminal must not end the mounts."""
+    # Already a session leader when the command line started us so.
+    with contextlib.suppress(PermissionError):
+        os.setsid()
+
+
+def _lock(home: Home, *, patient: bool) -> int | None:
+    """The lock; None when a supervisor that answers makes us superfluous (only `patient`)."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return acquire_lock(home.run / "supervisor.lock")
+        except AlreadyRunning:
+            if not patient:
+                raise
+            with contextlib.suppress(NotRunning, TimedOut):
+                SupervisorClient(home).ping(timeout_s=2.0)
+                return None
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def preload() -> None:
+    """Import what workers need, and see that this started no thread: a fork copies only the
+    calling one, and a lock held by another would stay locked for ever."""
+    for name in PRELOAD:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            # obstore is optional; anything else fails in the worker, where a user hears of it.
+            log.debug("not preloaded: %s", error)
+    # What is loaded now lives for ever: keep the collector from copying its pages in each fork.
+    gc.collect()
+    gc.freeze()
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        log.warning("%d threads run before the first fork", threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

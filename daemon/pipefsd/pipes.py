@@ -1,0 +1,121 @@
+"""From a mount request to what gets mounted: the registry's word on a pipe, for the supervisor.
+
+Reads small configuration files of this home and nothing else: no store, no network, no LMDB, so
+the supervisor may call it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipefs.config import SPECS, Settings, check_options, load_config, resolve_settings
+from pipefs.errors import Refused, Unsupported, UsageError
+from pipefs.home import Home
+from pipefs.protocol import Mount
+from pipefs.registry import Pipe, Registry
+from pipefsd.handoff import Service
+from pipefsd.mountpoint import MountPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A mount request, resolved: the pipe with the settings of this mount, and the place."""
+
+    pipe: Pipe
+    settings: Settings
+    snapshot: str | None
+    plan: MountPlan
+    socket_path: str
+
+
+class Pipes:
+    """The pipes of one home. Every question reads the files anew, so changes count at once."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def automount(self) -> list[str]:
+        """Names of the pipes to mount when the daemon starts."""
+        return [pipe.name for pipe in self._registry().list(problems=[]) if pipe.settings.automount]
+
+    def _registry(self) -> Registry:
+        return Registry(self.home, load_config(self.home.config_file))
+
+    def resolve(self, request: Mount) -> Target:
+        """Raises `NotFound` (no such pipe), `UsageError` (bad option, relative directory)."""
+        if request.transport not in ("auto", "kernel"):
+            raise Unsupported(
+                f"the transport {request.transport!r} is not available here",
+                hint="Mount with --transport auto",
+            )
+        pipe = self._registry().get(request.name)
+        settings = _overlay(pipe.settings, request.options)
+        if request.read_only or request.snapshot:
+            settings = replace(settings, read_only=True)
+        snapshot = request.snapshot or ""
+        label = f"{request.name}@{snapshot}" if snapshot else request.name
+        directory = request.directory or ("" if snapshot else settings.mountpoint)
+        plan = MountPlan(
+            label=label,
+            directory=self._place(directory, label),
+            explicit=bool(directory),
+            read_only=settings.read_only,
+            allow_other=_allow_other(settings),
+            folders=tuple(
+                str(f) for f in (self.home.state, self.home.cache, self.home.config, self.home.run)
+            ),
+        )
+        socket_path = str(self.home.worker_socket(request.name, snapshot))
+        # The pipe opens its store with its own settings, so they must be those of this mount.
+        pipe = replace(pipe, settings=settings)
+        return Target(pipe, settings, request.snapshot, plan, socket_path)
+
+    def _place(self, directory: str, label: str) -> str:
+        if not directory:
+            return str(self.home.mountpoint(label))
+        if not os.path.isabs(directory):
+            raise UsageError(f"the mount point {directory!r} is not an absolute path")
+        return os.path.normpath(directory)
+
+
+def _overlay(settings: Settings, options: Mapping[str, str]) -> Settings:
+    """Settings with the mount's own options on top."""
+    given = resolve_settings(check_options(options, where="mount options"))
+    fields = [SPECS[key].field for key in options]
+    changes = {field: getattr(given, field) for field in fields}
+    return replace(settings, **changes)
+
+
+def _allow_other(settings: Settings) -> bool:
+    if os.geteuid() == 0:
+        return settings.allow_other is not False
+    if settings.allow_other and not _user_allow_other():
+        raise Refused(
+            "allow_other is not permitted to you on this machine",
+            hint="root can permit it: the line user_allow_other in /etc/fuse.conf",
+        )
+    return bool(settings.allow_other)
+
+
+def _user_allow_other() -> bool:
+    try:
+        lines = Path("/etc/fuse.conf").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
+
+
+def build_service(home: Home, target: Target) -> Service:
+    """The service of a pipe; called in the worker, where threads may start."""
+    from pipefsd.service import PipeService
+
+    return PipeService(
+        home=home,
+        pipe=target.pipe,
+        settings=target.settings,
+        read_only=target.settings.read_only,
+        snapshot=target.snapshot,
+    )

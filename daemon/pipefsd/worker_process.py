@@ -1,0 +1,167 @@
+"""A worker as the supervisor sees it: forking it, talking to it, learning of its end.
+
+All runs in the supervisor's event loop; nothing here waits for the worker except through futures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from pipefs.errors import PipefsError
+from pipefs.protocol import error_from_wire
+from pipefsd import handoff, logs
+from pipefsd.children import fork_child, watch_exit
+from pipefsd.handoff import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+
+class WorkerDied(PipefsError):
+    """The worker ended before it answered; whether to start another is the supervisor's choice."""
+
+
+class WorkerProcess:
+    """One forked worker. Futures carry what it says; `exited` gives its wait status.
+
+    `ready` fails with the worker's own error when its service cannot start, and with
+    `WorkerDied` when it ends without a word.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        run: Callable[[WorkerSpec, socket.socket], int],
+        *,
+        on_gone: Callable[[], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.label = spec.label
+        self.ready: asyncio.Future[list[str]] = loop.create_future()
+        self.negotiated: asyncio.Future[handoff.Negotiated] = loop.create_future()
+        self.exited: asyncio.Future[int] = loop.create_future()
+        self.failed = False
+        """It said why it could not start (as opposed to a crash)."""
+        self._drains = 0
+        self._drained: asyncio.Future[tuple[int, int]] | None = None
+        self._progress: Callable[[int, int], None] | None = None
+        self._on_gone = on_gone
+        for future in (self.ready, self.negotiated):
+            # Not everybody waits for both; an error nobody asked for is logged elsewhere.
+            future.add_done_callback(lambda f: f.cancelled() or f.exception())
+        ours, theirs = handoff.link()
+        keep = {theirs.fileno(), spec.descriptor}
+        self.pid = fork_child(lambda: run(spec, theirs), keep=keep, ignore_signals=True)
+        theirs.close()
+        ours.setblocking(False)
+        self._link = ours
+        loop.add_reader(ours, self._readable)
+        watch_exit(loop, self.pid, self._ended)
+
+    def send(self, message: handoff.ToWorker) -> None:
+        """Tell the worker; a dead one is noticed by its end, not here."""
+        with contextlib.suppress(OSError):
+            self._link.send(handoff.encode(message))
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if not self.exited.done():
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def end(self, timeout_s: float, *, unmounted: bool) -> int:
+        """Let the worker stop; killed when it takes longer. Returns its wait status."""
+        self.send(handoff.Stop(unmounted))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self.exited)
+        except TimeoutError:
+            logs.event(log, logging.WARNING, "worker did not stop, killing it", pipe=self.label)
+            self.kill()
+            return await asyncio.shield(self.exited)
+
+    async def drain(
+        self, timeout_s: float | None, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[int, int]:
+        """Bring the outbox up; returns files and bytes that remain. When this is cancelled the
+        worker goes back to serving. Raises `WorkerDied`."""
+        if self.exited.done():
+            raise WorkerDied(f"the worker of {self.label} is not running")
+        self._drained = asyncio.get_running_loop().create_future()
+        self._progress = progress
+        self._drains += 1
+        self.send(handoff.Drain(self._drains, timeout_s))
+        try:
+            return await self._drained
+        except asyncio.CancelledError:
+            self.send(handoff.CancelDrain())
+            raise
+        finally:
+            self._drained, self._progress = None, None
+
+    def _readable(self) -> None:
+        while True:
+            try:
+                data = self._link.recv(handoff.MAX_PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                # The process is ending; `exited` says how.
+                asyncio.get_running_loop().remove_reader(self._link)
+                return
+            try:
+                self._take(handoff.decode_from_worker(data))
+            except msgspec.MsgspecError:
+                log.exception("message of a worker not understood")
+
+    def _take(self, message: handoff.FromWorker) -> None:
+        if isinstance(message, handoff.Negotiated):
+            if not self.negotiated.done():
+                self.negotiated.set_result(message)
+            self.send(handoff.Ack())
+        elif isinstance(message, handoff.Ready):
+            if not self.ready.done():
+                self.ready.set_result(message.warnings)
+        elif isinstance(message, handoff.StartFailed):
+            self.failed = True
+            if not self.ready.done():
+                self.ready.set_exception(error_from_wire(message.error))
+        elif isinstance(message, handoff.Gone):
+            self._on_gone()
+        elif message.number != self._drains:
+            pass
+        elif message.done:
+            if self._drained is not None and not self._drained.done():
+                self._drained.set_result((message.files, message.bytes))
+        elif self._progress is not None:
+            self._progress(message.files, message.bytes)
+
+    def _ended(self, status: int) -> None:
+        self._readable()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._link)
+        self._link.close()
+        died = WorkerDied(f"the worker of {self.label} died ({describe_status(status)})")
+        for future in (self.ready, self.negotiated, self._drained):
+            if future is not None and not future.done():
+                future.set_exception(died)
+        self.exited.set_result(status)
+
+
+def describe_status(status: int) -> str:
+    """A wait status in words: `signal SIGKILL`, `exit code 1`."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
