@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -30,7 +29,21 @@ from pipefs.errors import Corrupt, NewerFormat, NoSpace, PipefsError, Refused
 from pipefs.journal import Journal, read_segment, segment_paths
 from pipefs.lmdbenv import LmdbError, open_env, translate
 from pipefs.statedir import quarantine
-from xxhash import xxh3_64_digest, xxh3_64_intdigest
+from pipefs.tables import (
+    LEFT,
+    MAX_KEY_BYTES,
+    META,
+    Dead,
+    Op,
+    State,
+    Table,
+    Txn,
+    View,
+    decode,
+    encode,
+    read_meta,
+    write_meta,
+)
 
 __all__ = ["FORMAT", "MAX_KEY_BYTES", "StateDB", "Txn", "View", "quarantine"]
 
@@ -39,172 +52,8 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 """Version of what the tables and the journal look like on disk."""
 
-MAX_KEY_BYTES = 511
-"""LMDB's bound for keys; a name (255) behind its parent's number (8) is far below."""
-
-META = "meta"
 _FORMAT_KEY = b"format"
 _APPLIED_KEY = b"applied"
-_DELETED = 0xFFFFFFFF
-_OP = struct.Struct("<BHI")  # table, key length, stored length or _DELETED
-_U64 = struct.Struct("<Q")
-# xxh3-64 whole, not cut to 32 bits: 8 bytes beside values of about 200 are 4 %, cutting costs one
-# more slice at each read, and 2^-32 a damaged value is too often for a disk that goes bad slowly.
-_SUM_BYTES = 8
-
-
-class _Table:
-    __slots__ = ("handle", "name", "number", "seed")
-
-    def __init__(self, name: str, number: int, handle: Any) -> None:
-        self.name = name
-        self.number = number
-        self.handle = handle
-        # A value that turns up under another table's name fails its checksum, too.
-        self.seed = xxh3_64_intdigest(name.encode())
-
-
-class _Dead:
-    """Stands where a transaction was: every use says why there is none."""
-
-    def __init__(self, kind: type[PipefsError], message: str) -> None:
-        self._error = (kind, message)
-
-    def __getattr__(self, name: str) -> Any:
-        kind, message = self._error
-        raise kind(message)
-
-
-class _State:
-    """What views share: the open LMDB transaction, which checkpoints replace, and the tables."""
-
-    __slots__ = ("changes", "directory", "lmdb", "tables")
-
-    def __init__(self, directory: Path, lmdb: Any, tables: dict[str, _Table]) -> None:
-        self.directory = directory
-        self.lmdb = lmdb
-        self.tables = tables
-        self.changes = 0  # counts everything that may move a cursor
-
-
-_LEFT = _State(Path(), _Dead(Refused, "this view of the state was used after its block"), {})
-
-
-# An operation of an update: table, key, stored value or None (deleted), what was stored before.
-_Op = tuple[_Table, bytes, bytes | None, bytes | None]
-
-
-class View:
-    """Reads, inside `with db.view()` or `with db.update()`. Keys are 1 to 511 bytes.
-
-    Every method raises Corrupt if a checksum or the structure does not fit, ValueError for a key
-    out of bounds, KeyError for a table that the database was not opened with.
-    """
-
-    __slots__ = ("_state",)
-
-    def __init__(self, state: _State) -> None:
-        self._state = state
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        """The value of `key`, None if there is none."""
-        state = self._state
-        lmdb = state.lmdb
-        t = state.tables[table]
-        try:
-            stored = lmdb.get(key, None, t.handle)
-        except LmdbError as e:
-            raise _explain(e, state, key) from e
-        return None if stored is None else _checked(state, t, key, stored)
-
-    def has(self, table: str, key: bytes) -> bool:
-        """Whether `key` has a value."""
-        return self.get(table, key) is not None
-
-    def count(self, table: str) -> int:
-        """Number of keys in `table`; costs nothing."""
-        lmdb = self._state.lmdb
-        entries: int = lmdb.stat(self._state.tables[table].handle)["entries"]
-        return entries
-
-    def scan(
-        self,
-        table: str,
-        start: bytes = b"",
-        stop: bytes | None = None,
-        *,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values with start <= key < stop, ascending or descending, `limit` at most.
-
-        The table may be changed while this runs: the scan goes on behind the last key it gave,
-        and sees what is there when it comes by.
-        """
-        left = -1 if limit is None else limit
-        if left == 0:
-            return
-        last: bytes | None = None
-        while True:
-            state = self._state
-            lmdb = state.lmdb
-            t = state.tables[table]
-            changes = state.changes
-            try:
-                for key, stored in _positioned(lmdb.cursor(t.handle), start, stop, last, reverse):
-                    if (key < start) if reverse else (stop is not None and key >= stop):
-                        return
-                    yield key, _checked(state, t, key, stored)
-                    left -= 1
-                    if left == 0:
-                        return
-                    last = key
-                    if state.changes != changes or self._state is not state:
-                        break
-                else:
-                    return
-            except LmdbError as e:
-                raise _explain(e, state, last or b"?") from e
-
-
-class Txn(View):
-    """Reads and writes, inside `with db.update()`; reads see what this update wrote."""
-
-    __slots__ = ("_ops",)
-
-    def __init__(self, state: _State) -> None:
-        super().__init__(state)
-        self._ops: list[_Op] = []
-
-    def put(self, table: str, key: bytes, value: bytes) -> None:
-        """Set the value of `key`. Raises NoSpace if the database's map is full."""
-        state = self._state
-        lmdb = state.lmdb
-        t = state.tables[table]
-        if len(key) > MAX_KEY_BYTES:
-            raise _key_error(key)
-        stored = xxh3_64_digest(key + value, t.seed) + value
-        try:
-            old = lmdb.replace(key, stored, t.handle)
-        except LmdbError as e:
-            raise _explain(e, state, key) from e
-        self._ops.append((t, key, stored, old))
-        state.changes += 1
-
-    def delete(self, table: str, key: bytes) -> bool:
-        """Remove `key`; False if it was not there."""
-        state = self._state
-        lmdb = state.lmdb
-        t = state.tables[table]
-        try:
-            old = lmdb.pop(key, t.handle)
-        except LmdbError as e:
-            raise _explain(e, state, key) from e
-        if old is None:
-            return False
-        self._ops.append((t, key, None, old))
-        state.changes += 1
-        return True
 
 
 class StateDB:
@@ -245,12 +94,9 @@ class StateDB:
         self._viewing = _Viewing(self)
         self._updating = _Updating(self)
         self._lock_fd = statedir.lock(directory)
-        self._env: Any = None
         try:
             self._open(map_size_bytes)
         except BaseException:
-            if self._env is not None:
-                self._env.close()
             statedir.unlock(self._lock_fd)
             raise
 
@@ -312,43 +158,31 @@ class StateDB:
         if self._closed:
             return
         try:
-            try:
-                self.checkpoint()
-            except NoSpace as e:
-                log.warning("no checkpoint at closing, the journal is kept: %s", e)
-                self._journal.sync()
+            self.checkpoint()
+        except NoSpace as e:
+            log.warning("no checkpoint at closing, the journal is kept: %s", e)
+            self._journal.sync()
         finally:
-            with self._checkpointing, self._lock:
-                if not self._closed:
-                    self._closed = True
-                    self._let_go()
+            self._let_go()
 
     def _let_go(self) -> None:
-        lmdb = self._state.lmdb
-        self._state.lmdb = _Dead(Refused, f"the state in {self.directory} is closed")
-        if not isinstance(lmdb, _Dead):
-            lmdb.abort()
-        self._journal.close()
-        self._env.close()
-        statedir.unlock(self._lock_fd)
+        with self._checkpointing, self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            lmdb = self._state.lmdb
+            self._state.lmdb = Dead(Refused, f"the state in {self.directory} is closed")
+            if not isinstance(lmdb, Dead):
+                lmdb.abort()
+            self._journal.close()
+            self._env.close()
+            statedir.unlock(self._lock_fd)
 
     # -- opening and recovery ------------------------------------------------------------------
 
     def _open(self, map_size_bytes: int) -> None:
         directory = self.directory
-        # First with our own table alone: making the others would already write to a database
-        # that a newer pipefs may own.
-        env, handles = open_env(
-            directory, [META], map_size_bytes=map_size_bytes, sync=True, lock=False
-        )
-        try:
-            statedir.check_length(directory, env)
-            with env.begin() as txn:
-                written = _meta(txn, handles[META], _FORMAT_KEY, directory)
-        except LmdbError as e:
-            raise translate(e, directory) from e
-        finally:
-            env.close()
+        written = self._written_format(map_size_bytes)
         if written is not None and written > FORMAT:
             raise NewerFormat(
                 f"state in {directory} was written by a newer pipefs "
@@ -358,20 +192,50 @@ class StateDB:
         self._env, handles = open_env(
             directory, [*self._names, META], map_size_bytes=map_size_bytes, sync=True, lock=False
         )
-        self._meta_handle = handles[META]
-        tables = {n: _Table(n, i, handles[n]) for i, n in enumerate(self._names)}
-        self._state = _State(directory, None, tables)
         try:
-            self._state.lmdb = self._env.begin(write=True)
-            self._applied = _meta(self._state.lmdb, self._meta_handle, _APPLIED_KEY, directory) or 0
-            last = self._replay()
-            if last != self._applied or written is None:
-                self._commit_lmdb(last)
-        except LmdbError as e:
-            raise translate(e, directory) from e
+            self._recover(handles, fresh=written is None)
+        except BaseException as e:
+            self._env.close()
+            if isinstance(e, LmdbError):
+                raise translate(e, directory) from e
+            raise
+
+    def _recover(self, handles: dict[str, Any], *, fresh: bool) -> None:
+        """Replay the journal into the database and start a new segment."""
+        directory = self.directory
+        self._meta_handle = handles[META]
+        tables = {n: Table(n, i, handles[n]) for i, n in enumerate(self._names)}
+        self._state = State(directory, None, tables)
+        self._state.lmdb = self._env.begin(write=True)
+        applied = read_meta(self._state.lmdb, self._meta_handle, _APPLIED_KEY, directory)
+        self._applied = applied or 0
+        last = self._replay()
+        if last != self._applied or fresh:
+            self._commit_lmdb(last)
+        # A new segment each time: behind a torn tail nothing may be appended.
         self._journal = Journal(directory, self._names, self._applied)
         self._journal.remove_older()
         self._checkpoint_at = 4 * self.checkpoint_bytes
+
+    def _written_format(self, map_size_bytes: int) -> int | None:
+        """The format of what is in the directory; None if it is new.
+
+        Opens our own table alone: making the others would already write to a database that a
+        newer pipefs may own.
+        """
+        was_short = statedir.lengthen(self.directory)
+        env, handles = open_env(
+            self.directory, [META], map_size_bytes=map_size_bytes, sync=True, lock=False
+        )
+        try:
+            if was_short:
+                statedir.check_structure(self.directory, env)
+            with env.begin() as txn:
+                return read_meta(txn, handles[META], _FORMAT_KEY, self.directory)
+        except LmdbError as e:
+            raise translate(e, self.directory) from e
+        finally:
+            env.close()
 
     def _replay(self) -> int:
         """Apply all journal records behind `_applied` to the open transaction; the last one."""
@@ -384,11 +248,11 @@ class StateDB:
                     continue
                 if sequence != last + 1:
                     raise Corrupt(f"{path} starts at record {sequence}, but {last + 1} is missing")
-                self._redo(_decode(payload, tables, path))
+                self._redo(decode(payload, tables, path))
                 last = sequence
         return last
 
-    def _redo(self, ops: Iterator[tuple[_Table, bytes, bytes | None]]) -> None:
+    def _redo(self, ops: Iterator[tuple[Table, bytes, bytes | None]]) -> None:
         lmdb = self._state.lmdb
         for t, key, stored in ops:
             if stored is None:
@@ -400,9 +264,8 @@ class StateDB:
         """Commit the transaction, synced, with `sequence` as its last record; begin the next."""
         state = self._state
         try:
-            for key, number in ((_FORMAT_KEY, FORMAT), (_APPLIED_KEY, sequence)):
-                value = _U64.pack(number)
-                state.lmdb.put(key, xxh3_64_digest(key + value) + value, db=self._meta_handle)
+            write_meta(state.lmdb, self._meta_handle, _FORMAT_KEY, FORMAT)
+            write_meta(state.lmdb, self._meta_handle, _APPLIED_KEY, sequence)
             state.lmdb.commit()
             state.changes += 1
             self._applied = sequence
@@ -410,7 +273,7 @@ class StateDB:
         except LmdbError as e:
             raise translate(e, self.directory) from e
 
-    def _reload(self, ops: Sequence[_Op]) -> None:
+    def _reload(self, ops: Sequence[Op]) -> None:
         """Throw the LMDB transaction away, make it again from the journal, then `ops` on top.
 
         For when the transaction itself has failed (map or disk full), or may hold a change that
@@ -428,17 +291,17 @@ class StateDB:
             self._redo((t, key, stored) for t, key, stored, _ in ops)
         except (LmdbError, PipefsError, OSError) as e:
             message = f"the state in {self.directory} could not be recovered: {e}"
-            state.lmdb = _Dead(Corrupt, message)
+            state.lmdb = Dead(Corrupt, message)
             raise Corrupt(message, hint="restart: opening replays the journal") from e
 
     # -- leaving an update ---------------------------------------------------------------------
 
-    def _undo(self, ops: list[_Op], mark: int, cause: BaseException) -> None:
+    def _undo(self, ops: list[Op], mark: int, cause: BaseException) -> None:
         """Take back the operations behind `mark`."""
         doomed = ops[mark:]
         del ops[mark:]
         lmdb: Any = self._state.lmdb
-        if isinstance(lmdb, _Dead):
+        if isinstance(lmdb, Dead):
             return
         if not isinstance(cause, Exception):
             self._reload(ops)
@@ -455,10 +318,10 @@ class StateDB:
         except LmdbError:
             self._reload(ops)
 
-    def _write_record(self, ops: list[_Op]) -> None:
+    def _write_record(self, ops: list[Op]) -> None:
         before = self._journal.sequence
         try:
-            self._journal.append(_encode(ops))
+            self._journal.append(encode(ops))
         except BaseException as e:
             if self._journal.sequence == before:
                 self._undo(ops, 0, e)
@@ -480,7 +343,7 @@ class _Viewing(AbstractContextManager[View]):
 
     def __exit__(self, *_: object) -> None:
         db = self._db
-        db._views.pop()._state = _LEFT
+        db._views.pop()._state = LEFT
         db._lock.release()
 
 
@@ -519,7 +382,7 @@ class _Updating(AbstractContextManager[Txn]):
         finally:
             if not db._marks:
                 db._txn = None
-                txn._state = _LEFT
+                txn._state = LEFT
             db._lock.release()
         if full:
             _checkpoint_late(db)
@@ -532,76 +395,3 @@ def _checkpoint_late(db: StateDB) -> None:
         db.checkpoint()
     except PipefsError as e:
         log.warning("late checkpoint of %s failed: %s", db.directory, e)
-
-
-def _positioned(
-    cursor: Any, start: bytes, stop: bytes | None, last: bytes | None, reverse: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    """Entries from the first one that a scan wants, behind `last` if it has begun."""
-    entries: Iterator[tuple[bytes, bytes]]
-    if not reverse:
-        found = cursor.set_range(start if last is None else last)
-        if found and last is not None and cursor.key() == last:
-            found = cursor.next()
-        entries = cursor.iternext()
-    else:
-        end = stop if last is None else last
-        found = cursor.prev() if end is not None and cursor.set_range(end) else cursor.last()
-        entries = cursor.iterprev()
-    return entries if found else iter(())
-
-
-def _encode(ops: list[_Op]) -> bytes:
-    parts: list[bytes] = []
-    for t, key, stored, _ in ops:
-        if stored is None:
-            parts += (_OP.pack(t.number, len(key), _DELETED), key)
-        else:
-            parts += (_OP.pack(t.number, len(key), len(stored)), key, stored)
-    return b"".join(parts)
-
-
-def _decode(
-    payload: bytes, tables: Sequence[_Table | None], path: Path
-) -> Iterator[tuple[_Table, bytes, bytes | None]]:
-    offset = 0
-    while offset < len(payload):
-        number, key_bytes, stored_bytes = _OP.unpack_from(payload, offset)
-        t = tables[number]
-        if t is None:
-            raise NewerFormat(f"{path} changes a table that this pipefs does not know")
-        offset += _OP.size
-        key = payload[offset : offset + key_bytes]
-        offset += key_bytes
-        if stored_bytes == _DELETED:
-            yield t, key, None
-        else:
-            yield t, key, payload[offset : offset + stored_bytes]
-            offset += stored_bytes
-
-
-def _checked(state: _State, t: _Table, key: bytes, stored: bytes) -> bytes:
-    value = stored[_SUM_BYTES:]
-    if stored[:_SUM_BYTES] != xxh3_64_digest(key + value, t.seed):
-        raise Corrupt(f"the value of {key!r} in table {t.name} of {state.directory} is damaged")
-    return value
-
-
-def _meta(txn: Any, handle: Any, key: bytes, directory: Path) -> int | None:
-    stored: bytes | None = txn.get(key, None, handle)
-    if stored is None:
-        return None
-    if len(stored) != 16 or stored[:8] != xxh3_64_digest(key + stored[8:]):
-        raise Corrupt(f"the value of {key!r} in table {META} of {directory} is damaged")
-    number: int = _U64.unpack(stored[8:])[0]
-    return number
-
-
-def _key_error(key: bytes) -> ValueError:
-    return ValueError(f"a key must have 1 to {MAX_KEY_BYTES} bytes, this one has {len(key)}")
-
-
-def _explain(e: LmdbError, state: _State, key: bytes) -> Exception:
-    if not 0 < len(key) <= MAX_KEY_BYTES:
-        return _key_error(key)
-    return translate(e, state.directory)

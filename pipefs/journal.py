@@ -29,8 +29,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipefs.errors import Corrupt, NewerFormat, NoSpace, PipefsError
 from xxhash import xxh3_64_digest
+
+from pipefs.errors import Corrupt, NewerFormat, NoSpace, PipefsError
 
 MAGIC = b"pipefsJL"
 VERSION = 1

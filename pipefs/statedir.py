@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from pipefs.errors import Busy, Corrupt
 from pipefs.journal import fsync_directory
 
 LOCK_FILE = "lock"
+
+# LMDB's first two pages: header 16 bytes, magic, version, address, map size, then two database
+# records of 48 bytes, the first of which begins with the page size, last page, transaction id.
+_LMDB_META = struct.Struct("<16x 4x4x8x8x I44x 48x QQ")
+_LARGEST_BYTES = 1 << 44  # more than any file system of ours takes: the number itself is damaged
 
 
 def lock(directory: Path) -> int:
@@ -69,18 +75,33 @@ def quarantine(directory: Path) -> Path:
     return target
 
 
-def check_length(directory: Path, env: Any) -> None:
-    """Refuse a database file that was cut: reading behind its end would kill the process.
+def lengthen(directory: Path) -> bool:
+    """Make a database file as long as its last page number says; whether it was shorter.
 
-    LMDB leaves out pages at the end that were used and freed within one transaction, so a file
-    that is a little shorter than its last page number says can be whole. It is then made longer,
-    and read from end to end once: a page that is really missing is found by its zeros.
+    LMDB maps the file, and reading behind its end would kill the process. It leaves out pages at
+    the end that were used and freed within one transaction, so a file that is a little shorter
+    can be whole. Call `check_structure` after it was lengthened: a page that is really missing is
+    found by its zeros.
     """
     path = directory / "data.mdb"
-    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if path.stat().st_size >= needed:
-        return
+    try:
+        with path.open("rb") as file:
+            page_bytes, *first = _LMDB_META.unpack(file.read(_LMDB_META.size))
+            file.seek(page_bytes)
+            _, *second = _LMDB_META.unpack(file.read(_LMDB_META.size))
+            size = os.fstat(file.fileno()).st_size
+    except (FileNotFoundError, struct.error):
+        return False  # LMDB makes it, or says that it is none of its files
+    last_page = max(first, second, key=lambda meta: meta[1])[0]
+    needed: int = (last_page + 1) * page_bytes
+    if size >= needed or needed > _LARGEST_BYTES:
+        return False
     os.truncate(path, needed)
+    return True
+
+
+def check_structure(directory: Path, env: Any) -> None:
+    """Read the database from end to end. Raises Corrupt, or LMDB's error, if a page is missing."""
     with env.begin() as txn:
         names = [bytes(name) for name, _ in txn.cursor()]
     for name in names:
@@ -88,7 +109,7 @@ def check_length(directory: Path, env: Any) -> None:
             handle = env.open_db(name, txn=txn, create=False)
             entries = txn.stat(handle)["entries"]
             if sum(1 for _ in txn.cursor(handle)) != entries:
-                raise Corrupt(f"{path} was cut: table {name.decode()} is not whole")
+                raise Corrupt(f"{directory}/data.mdb was cut: table {name.decode()} is not whole")
 
 
 def _make_durable(directory: Path) -> None:
