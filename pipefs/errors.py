@@ -120,3 +120,8 @@ class PartlyDone(PipefsError):
 class TimedOut(PipefsError):
     errno = errno.ETIMEDOUT
     exit_code = 124
+
+
+class WouldBlock(Exception):
+    """Not an error: the call has to wait for the network or another thread, and was asked not
+    to. Raised before anything was changed; call again from a thread that may wait."""

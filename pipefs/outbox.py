@@ -190,7 +190,7 @@ def _collect_removed(v: View, batch: Batch, moved: set[int]) -> None:
             return False
         if over.ino == 0 and over.key and v.has("gone", key_id(over.key)):
             return False
-        live = tree.inode(v, base.ino)
+        live = tree.overlay_inode(v, base.ino)
         if live is not None and live.parent:
             return False  # it lives on under another name, whose move is not in this batch
         if not stat.S_ISDIR(base.kind):
@@ -254,8 +254,8 @@ def _land_node(t: Txn, node: Inode, number: int) -> None:
     replaced = tree.base_name(t, node.parent, node.name)
     if replaced is not None and replaced.ino != node.ino:
         tree.base_drop(t, node.parent, node.name, number)
-    tree.base_put(t, node.parent, node.name, node, number)
     live = tree.inode(t, node.ino)
+    tree.base_put(t, node.parent, node.name, node, number)
     over = tree.overlay_name(t, node.parent, node.name)
     here = live is not None and (live.parent, live.name) == (node.parent, node.name)
     if here:

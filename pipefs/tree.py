@@ -300,6 +300,9 @@ def base_drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool
         if node is not None and node.content is not None:
             t.delete("bykey", key_id(node.content.key))
         t.delete("inodes", ino_key(entry.ino))
+        over = overlay_inode(t, entry.ino)
+        if over is not None and not over.parent and not t.has("orphans", ino_key(entry.ino)):
+            drop_overlay_inode(t, entry.ino)
 
 
 def _as_base(node: Inode, parent: int, name: bytes) -> Inode:

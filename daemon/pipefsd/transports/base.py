@@ -19,9 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-
-class WouldBlock(Exception):
-    """Call again from a thread that may wait. Raised before anything was changed."""
+from pipefs.errors import WouldBlock as WouldBlock
 
 
 def _never() -> bool:

@@ -1,0 +1,265 @@
+"""The rules of names: make, remove and rename in the live tree, as POSIX has them.
+
+Each function is one change in the caller's transaction and raises `OSError` with the errno that
+open(2), mkdir(2), unlink(2) and rename(2) give. No I/O, no permission checks (the kernel does
+those with the attributes we show it).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pipefs import tree
+from pipefs.db import Txn, View
+from pipefs.keys import MAX_NAME_BYTES, is_natural, key_of
+from pipefs.records import (
+    Content,
+    Dirty,
+    Inode,
+    NameEntry,
+    decode_content,
+    encode,
+    ino_key,
+    key_id,
+)
+from pipefs.types import ROOT_INO
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+HIDDEN = (b".pipefs", b".snapshots")
+"""Names of ours below the root (`.snapshots`: in every directory): never files of the user's."""
+
+
+def fail(code: int, name: bytes = b"") -> OSError:
+    return OSError(code, os.strerror(code), os.fsdecode(name))
+
+
+def check_name(v: View, parent: int, name: bytes, *, prefix_bytes: int) -> None:
+    """Whether a file may be made under this name.
+
+    Raises:
+        OSError: ENAMETOOLONG (name over 255 bytes, key over 1,024), EPERM (a name of ours),
+            ENOENT (the directory itself has been removed).
+    """
+    if len(name) > MAX_NAME_BYTES:
+        raise fail(errno.ENAMETOOLONG, name)
+    if name == b".snapshots" or (parent == ROOT_INO and name == b".pipefs"):
+        raise fail(errno.EROFS, name)
+    names = tree.names_to(v, parent)
+    if names is None:
+        raise fail(errno.ENOENT, name)
+    key_of([*names, name], prefix_bytes=prefix_bytes)
+
+
+def lookup(v: View, parent: int, name: bytes) -> Inode:
+    entry = tree.name_entry(v, parent, name)
+    if entry is None:
+        raise fail(errno.ENOENT, name)
+    return tree.need(v, entry.ino)
+
+
+def make(t: Txn, inos: tree.InoSource, parent: int, name: bytes, node: Inode, now: int) -> Inode:
+    """Give a new inode (number 0) a number and a name. EEXIST if the name is taken."""
+    if tree.name_entry(t, parent, name) is not None:
+        raise fail(errno.EEXIST, name)
+    node.ino = inos.take(t)
+    node.mtime_ns = node.ctime_ns = node.atime_ns = now
+    node.dirty |= Dirty.ANNOUNCE
+    tree.set_name(t, parent, name, node)
+    tree.put_inode(t, node)
+    tree.touch_dir(t, parent, now)
+    return node
+
+
+def unlink(t: Txn, parent: int, name: bytes, now: int) -> Inode:
+    """Remove a name of something that is no directory; the inode becomes an orphan."""
+    node = lookup(t, parent, name)
+    if node.is_dir:
+        raise fail(errno.EISDIR, name)
+    _remove(t, parent, name, node, now)
+    tree.touch_dir(t, parent, now)
+    return node
+
+
+def rmdir(t: Txn, parent: int, name: bytes, now: int) -> Inode:
+    node = lookup(t, parent, name)
+    if not node.is_dir:
+        raise fail(errno.ENOTDIR, name)
+    if not tree.is_empty(t, node.ino):
+        raise fail(errno.ENOTEMPTY, name)
+    _remove(t, parent, name, node, now)
+    tree.touch_dir(t, parent, now)
+    return node
+
+
+def _remove(t: Txn, parent: int, name: bytes, node: Inode, now: int) -> None:
+    if node.content is not None:
+        want_gone(t, node.content)
+    marker = marker_of(t, node) if node.is_dir else None
+    tree.clear_name(t, parent, name, _tombstone_key(t, parent, name, moving=0))
+    if marker is not None:
+        want_gone(t, marker)
+    node.nlink = 0
+    node.parent, node.name, node.ctime_ns, node.dirty = 0, b"", now, 0
+    tree.put_inode(t, node)
+    t.delete("ready", ino_key(node.ino))
+    t.delete("relocate", ino_key(node.ino))
+    t.delete("conflicts", ino_key(node.ino))
+    t.put("orphans", ino_key(node.ino), b"")
+
+
+def want_gone(t: Txn, content: Content) -> None:
+    """The object should be deleted in the store, if it still is this version then."""
+    t.put("gone", key_id(content.key), encode(content))
+
+
+def marker_of(t: Txn, node: Inode) -> Content | None:
+    """The marker object `dir/` of a directory, if it has one; forgotten by this call."""
+    raw = t.get("markers", ino_key(node.ino))
+    t.delete("markers", ino_key(node.ino))
+    return decode_content(raw) if raw else None
+
+
+def _tombstone_key(v: View, parent: int, name: bytes, moving: int) -> str:
+    """Key whose deletion must land before the base's name may be announced as gone; "" when the
+    base's inode is the one that moves away."""
+    base = tree.base_name(v, parent, name)
+    if base is None or base.ino == moving:
+        return ""
+    node = tree.base_inode(v, base.ino)
+    return node.content.key if node is not None and node.content is not None else ""
+
+
+def rename(
+    t: Txn, parent: int, name: bytes, parent2: int, name2: bytes, flags: int, now: int
+) -> Inode | None:
+    """rename(2) with RENAME_NOREPLACE or RENAME_EXCHANGE; returns what was replaced.
+
+    A directory moves in O(1): its children stay where they are, below it.
+    """
+    node = lookup(t, parent, name)
+    found = tree.name_entry(t, parent2, name2)
+    other = tree.need(t, found.ino) if found is not None else None
+    if other is not None and other.ino == node.ino:
+        return None
+    _check_rename(t, node, parent, other, parent2, name2, flags)
+    if flags & RENAME_EXCHANGE and other is not None:
+        _exchange(t, node, other, (parent, name), (parent2, name2))
+    else:
+        if other is not None:
+            _remove(t, parent2, name2, other, now)
+        tree.clear_name(t, parent, name, _tombstone_key(t, parent, name, moving=node.ino))
+        tree.set_name(t, parent2, name2, node)
+    node.ctime_ns = now
+    _moved(t, node, now)
+    for directory in {parent, parent2}:
+        tree.touch_dir(t, directory, now)
+    return None if flags & RENAME_EXCHANGE else other
+
+
+def _check_rename(
+    v: View, node: Inode, parent: int, other: Inode | None, parent2: int, name2: bytes, flags: int
+) -> None:
+    if flags & RENAME_NOREPLACE and other is not None:
+        raise fail(errno.EEXIST, name2)
+    if flags & RENAME_EXCHANGE and other is None:
+        raise fail(errno.ENOENT, name2)
+    if node.is_dir and _is_below(v, parent2, node.ino):
+        raise fail(errno.EINVAL, name2)
+    if other is None:
+        return
+    if flags & RENAME_EXCHANGE:
+        if other.is_dir and _is_below(v, parent, other.ino):
+            raise fail(errno.EINVAL, name2)
+        return
+    if other.is_dir and not node.is_dir:
+        raise fail(errno.EISDIR, name2)
+    if node.is_dir and not other.is_dir:
+        raise fail(errno.ENOTDIR, name2)
+    if other.is_dir and not tree.is_empty(v, other.ino):
+        raise fail(errno.ENOTEMPTY, name2)
+
+
+def _is_below(v: View, ino: int, ancestor: int) -> bool:
+    """Whether `ino` is `ancestor` or a directory below it."""
+    while ino and ino != ROOT_INO:
+        if ino == ancestor:
+            return True
+        node = tree.inode(v, ino)
+        ino = node.parent if node is not None else 0
+    return ino == ancestor
+
+
+def _exchange(
+    t: Txn, node: Inode, other: Inode, place: tuple[int, bytes], place2: tuple[int, bytes]
+) -> None:
+    tree.set_name(t, *place2, node)
+    tree.set_name(t, *place, other)
+    _moved(t, other, node.ctime_ns)
+
+
+def _moved(t: Txn, node: Inode, now: int) -> None:
+    """Store an inode under its new name; its objects (or those below it) are to follow."""
+    node.dirty |= Dirty.ANNOUNCE
+    tree.put_inode(t, node)
+    if node.is_dir:
+        t.put("relocate", ino_key(node.ino), b"%d" % now)
+    elif node.content is not None:
+        names = tree.names_to(t, node.ino)
+        if names is None or not is_natural(node.content.key, names):
+            t.put("relocate", ino_key(node.ino), b"%d" % now)
+        else:
+            t.delete("relocate", ino_key(node.ino))
+
+
+def new_inode(kind: int, mode: int, uid: int, gid: int) -> Inode:
+    """An inode before it has a number. `mode`: permission bits, already masked."""
+    return Inode(
+        ino=0,
+        mode=kind | stat.S_IMODE(mode),
+        uid=uid,
+        gid=gid,
+        nlink=1,
+        dirty=Dirty.CONTENT if kind == stat.S_IFREG else 0,
+    )
+
+
+def ensure_root(t: Txn, now: int) -> None:
+    """Make the root directory of an empty tree, in the base."""
+    if tree.base_inode(t, ROOT_INO) is None:
+        root = Inode(ino=ROOT_INO, mode=stat.S_IFDIR | 0o755, mtime_ns=now, ctime_ns=now)
+        root.atime_ns = now
+        t.put("inodes", ino_key(ROOT_INO), encode(root))
+
+
+def purge(t: Txn, ino: int) -> None:
+    """Forget an orphan that nobody has open any more. While the base still has the inode, its
+    overlay record stays: it says that the base's name is no longer live."""
+    node = tree.overlay_inode(t, ino)
+    if node is None or node.parent or ino == ROOT_INO:
+        return
+    t.delete("staging", ino_key(ino))
+    t.delete("orphans", ino_key(ino))
+    if not t.has("inodes", ino_key(ino)):
+        tree.drop_overlay_inode(t, ino)
+
+
+__all__ = [
+    "HIDDEN",
+    "RENAME_EXCHANGE",
+    "RENAME_NOREPLACE",
+    "NameEntry",
+    "check_name",
+    "ensure_root",
+    "lookup",
+    "make",
+    "marker_of",
+    "new_inode",
+    "purge",
+    "rename",
+    "rmdir",
+    "unlink",
+    "want_gone",
+]

@@ -1,0 +1,192 @@
+"""Staging files: the local bytes of files that are open for writing or not yet in the store.
+
+One sparse file an inode in the pipe's staging folder, with a sidecar beside it that says what it
+is (path, base version, write id), so that the outbox can be rebuilt from the folder alone when
+the local state is lost. Sizes and times of a file with staging bytes are those of its staging
+file: every write(2) updates them, so nothing has to be recorded per write.
+
+Durability: `sync` returned means that the bytes and the sidecar survive power loss.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pipefs.errors import NoSpace
+from pipefs.records import Content
+from pipefs.types import BLOCK_SIZE_BYTES
+
+
+class Sidecar(msgspec.Struct):
+    """What a staging file is, beside it as JSON. Written at creation, replaced as a whole."""
+
+    ino: int
+    path: str
+    """Escaped like a key; where the file was when the sidecar was written."""
+    mode: int
+    write_id: str
+    base: Content | None = None
+
+
+class StagingArea:
+    """The staging folder of one pipe. Thread-safe: no state but the folder."""
+
+    def __init__(self, directory: Path, *, limit_bytes: int = 0) -> None:
+        self.directory = directory
+        self._limit = limit_bytes
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._synced: set[int] = set()
+
+    def path(self, ino: int) -> Path:
+        return self.directory / f"{ino:x}.data"
+
+    def _sidecar_path(self, ino: int) -> Path:
+        return self.directory / f"{ino:x}.json"
+
+    def create(self, sidecar: Sidecar, size: int) -> int:
+        """Make an empty (or sparse) staging file and its sidecar; returns a descriptor.
+
+        Raises:
+            NoSpace: the disk or the staging limit is full.
+        """
+        self.require_room()
+        try:
+            self._write_sidecar(sidecar)
+            fd = os.open(self.path(sidecar.ino), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            if size:
+                os.ftruncate(fd, size)
+        except OSError as e:
+            raise self._full(e) from e
+        self._synced.discard(sidecar.ino)
+        return fd
+
+    def _write_sidecar(self, sidecar: Sidecar) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        fd = os.open(self._sidecar_path(sidecar.ino), flags, 0o600)
+        try:
+            os.write(fd, msgspec.json.encode(sidecar))
+        finally:
+            os.close(fd)
+
+    def _full(self, e: OSError) -> Exception:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoSpace(
+                f"no space left in {self.directory} for files that wait to go up",
+                hint="free space there, or wait until the outbox has gone up (pipefs status)",
+            )
+        return e
+
+    def require_room(self) -> None:
+        """
+        Raises:
+            NoSpace: the `staging_limit` of the pipe is reached.
+        """
+        if self._limit and self.used_bytes() >= self._limit:
+            raise NoSpace(
+                f"the staging limit of {self._limit} bytes is reached in {self.directory}",
+                hint="wait until the outbox has gone up (pipefs flush), or raise staging_limit",
+            )
+
+    def used_bytes(self) -> int:
+        """Disk space that staging files take now."""
+        total = 0
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                try:
+                    total += entry.stat().st_blocks * 512
+                except FileNotFoundError:
+                    continue
+        return total
+
+    def open(self, ino: int, *, write: bool) -> int:
+        """A new descriptor for an existing staging file. FileNotFoundError if there is none."""
+        return os.open(self.path(ino), os.O_RDWR if write else os.O_RDONLY)
+
+    def exists(self, ino: int) -> bool:
+        return self.path(ino).exists()
+
+    def sync(self, ino: int, fd: int) -> None:
+        """Put bytes, sidecar and names on disk."""
+        os.fsync(fd)
+        if ino not in self._synced:
+            sidecar = os.open(self._sidecar_path(ino), os.O_RDONLY)
+            try:
+                os.fsync(sidecar)
+            finally:
+                os.close(sidecar)
+            folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            self._synced.add(ino)
+
+    def remove(self, ino: int) -> None:
+        """Data first: a sidecar without data is swept away, data without a sidecar is rescued."""
+        self._synced.discard(ino)
+        self.path(ino).unlink(missing_ok=True)
+        self._sidecar_path(ino).unlink(missing_ok=True)
+
+    def inos(self) -> Iterator[int]:
+        """Inodes that have a staging file."""
+        for name in os.listdir(self.directory):
+            stem, dot, ext = name.partition(".")
+            if ext == "data":
+                try:
+                    yield int(stem, 16)
+                except ValueError:
+                    continue
+
+    def sidecar(self, ino: int) -> Sidecar | None:
+        """What a staging file says it is, or None if its sidecar is missing or torn."""
+        try:
+            return msgspec.json.decode(self._sidecar_path(ino).read_bytes(), type=Sidecar)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    @staticmethod
+    def ino_of_event(path: str) -> int | None:
+        """Inode of a staging file from a path that an inotify event names."""
+        stem, _, ext = os.path.basename(path).partition(".")
+        if ext != "data":
+            return None
+        try:
+            return int(stem, 16)
+        except ValueError:
+            return None
+
+
+# --- bitmaps of present blocks ----------------------------------------------------------------
+
+
+def empty_bitmap(size: int) -> bytes:
+    blocks = -(-size // BLOCK_SIZE_BYTES)
+    return bytes(-(-blocks // 8))
+
+
+def has_block(bitmap: bytes | None, block: int) -> bool:
+    if bitmap is None:
+        return True
+    return block // 8 < len(bitmap) and bool(bitmap[block // 8] >> (block % 8) & 1)
+
+
+def with_blocks(bitmap: bytes, blocks: list[int]) -> bytes:
+    out = bytearray(bitmap)
+    for block in blocks:
+        if block // 8 < len(out):
+            out[block // 8] |= 1 << (block % 8)
+    return bytes(out)
+
+
+def missing_blocks(bitmap: bytes | None, base_size: int, offset: int, size: int) -> list[int]:
+    """Blocks that overlap [offset, offset+size), lie in the base, and are not in staging."""
+    if bitmap is None or size <= 0:
+        return []
+    first = offset // BLOCK_SIZE_BYTES
+    last = (min(offset + size, base_size) - 1) // BLOCK_SIZE_BYTES
+    return [b for b in range(first, last + 1) if not has_block(bitmap, b)]
