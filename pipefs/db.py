@@ -271,6 +271,9 @@ class StateDB:
             self._applied = sequence
             state.lmdb = self._env.begin(write=True)
         except LmdbError as e:
+            if "Input/output error" in str(e) and statedir.is_full(self.directory):
+                # LMDB reports a write that the full disk cut short as EIO.
+                raise NoSpace(f"no space left for the database in {self.directory}") from e
             raise translate(e, self.directory) from e
 
     def _reload(self, ops: Sequence[Op]) -> None:

@@ -75,6 +75,12 @@ def quarantine(directory: Path) -> Path:
     return target
 
 
+def is_full(directory: Path) -> bool:
+    """Whether the disk of `directory` has next to no room."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize < 1 << 16
+
+
 def lengthen(directory: Path) -> bool:
     """Make a database file as long as its last page number says; whether it was shorter.
 
