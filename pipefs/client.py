@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct
+
 from pipefs import protocol
-from pipefs.errors import PipefsError, Refused, TimedOut
+from pipefs.errors import Corrupt, PipefsError, Refused, TimedOut
 from pipefs.home import Home
 from pipefs.protocol import (
     Empty,
@@ -108,8 +109,10 @@ def _read_line(
 ) -> bytes:
     while (end := buffer.find(b"\n")) < 0:
         left = None if deadline is None else deadline - time.monotonic()
-        if (left is not None and left <= 0) or len(buffer) > protocol.MAX_LINE_BYTES:
+        if left is not None and left <= 0:
             raise TimedOut(f"the daemon at {path} did not answer in time")
+        if len(buffer) > protocol.MAX_LINE_BYTES:
+            raise Corrupt(f"the daemon at {path} sent an endless line")
         sock.settimeout(left)
         try:
             data = sock.recv(1 << 16)
@@ -138,11 +141,12 @@ class SupervisorClient:
     def mount(self, request: protocol.Mount) -> Mounted:
         return call(self.socket, request, Mounted, timeout_s=MOUNT_TIMEOUT_S)
 
-    def umount(self, request: protocol.Umount) -> Unmounted:
+    def umount(self, request: protocol.Umount, *, progress: Progress | None = None) -> Unmounted:
+        """`progress` is told what is still going up."""
         bound = None if request.timeout_s is None else request.timeout_s + ANSWER_SLACK_S
         if request.wait is False:
             bound = ANSWER_SLACK_S
-        return call(self.socket, request, Unmounted, timeout_s=bound)
+        return call(self.socket, request, Unmounted, timeout_s=bound, progress=progress)
 
     def mounts(self) -> list[MountItem]:
         return call(self.socket, protocol.ListMounts(), MountList, timeout_s=10.0).mounts

@@ -217,7 +217,7 @@ SPECS: Mapping[str, Spec] = {
     "addressing": Spec("addressing", _choice("auto", "path", "virtual"), "how URLs name buckets"),
     "checksum": Spec(
         "checksum",
-        _choice("auto", "crc64nvme", "crc32c", "crc32", "sha256", "sha1", "when_required"),
+        _choice("auto", "crc64nvme", "crc32c", "crc32", "none"),
         "sent with each upload",
     ),
     "engine": Spec("engine", _choice("auto", "boto3", "obstore"), "client of the hot path"),

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, field
+
 from pipefs import errors
 from pipefs.errors import Corrupt, NewerFormat, PipefsError, UsageError
 
@@ -145,6 +146,7 @@ class MountItem(Struct, frozen=True):
     since: str = ""
     """UTC, `2026-11-23T14:02:00Z`."""
     snapshot: str | None = None
+    last_error: str = ""
 
 
 class MountList(Struct, frozen=True):
@@ -171,7 +173,8 @@ class MountStatus(Struct, frozen=True):
     transport: str
     features: list[str] = field(default_factory=list)
     state: str = "live"
-    """live, snapshot, read-only, offline, starting, failed."""
+    """live, snapshot, read-only, offline, starting, failed; "no answer" is the command line's word
+    for a worker that did not answer it, whose figures are then unknown."""
     snapshot: str | None = None
     dirty_files: int = 0
     """Changed here and not yet in the store, those being uploaded included."""

@@ -137,15 +137,19 @@ class Registry:
     def get(self, name: str) -> Pipe:
         """Raises `NotFound` with near names, `NewerFormat`, `UsageError` for a bad file."""
         url, pipe_id, created, options = self._read(name)
-        settings = resolve_settings(*self._layers(name, options))
+        settings = self.settings_for(name, options)
         return Pipe(name, url, pipe_id, created, options, settings)
+
+    def settings_for(self, name: str, options: Mapping[str, object]) -> Settings:
+        """What a pipe with these options would have, all layers resolved."""
+        return resolve_settings(*self._layers(name, options))
 
     def add(self, name: str, url: str, pipe_id: str, options: Mapping[str, object]) -> Pipe:
         """Register a pipe. `AlreadyExists` when the name is taken."""
         check_name(name)
         checked = check_options(options)
         _refuse_root(checked)
-        resolve_settings(*self._layers(name, checked))
+        self.settings_for(name, checked)
         self.home.make()
         make_private(self._folder)
         content = _content(url, pipe_id, utc_text(time.time_ns()), checked)
@@ -175,7 +179,7 @@ class Registry:
         with self._locked():
             url, pipe_id, created, options = self._read(name)
             merged = {k: v for k, v in {**options, **checked}.items() if k not in unset}
-            resolve_settings(*self._layers(name, merged))
+            self.settings_for(name, merged)
             write_toml(self._file(name), _content(url, pipe_id, created, merged))
         return self.get(name)
 

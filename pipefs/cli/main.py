@@ -1,0 +1,87 @@
+"""The `pipefs` command: global options and the table of commands.
+
+Commands are imported when they are used, so that `pipefs list` stays fast; nothing here imports
+boto3 or pandas.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+from pipefs.cli.app import App, Program
+from pipefs.version import VERSION
+
+_START, _MOUNTING, _ADMIN = "pipefs.cli.start", "pipefs.cli.mounting", "pipefs.cli.admin"
+
+SECTIONS: list[tuple[str, str, dict[str, str]]] = [
+    (
+        "Start",
+        "make a pipe and know it",
+        {
+            "create": f"{_START}:create",
+            "list": f"{_START}:list_pipes",
+            "show": f"{_START}:show",
+            "set": f"{_START}:set_options",
+            "remove": f"{_START}:remove",
+            "doctor": "pipefs.cli.health:doctor",
+        },
+    ),
+    (
+        "Mount",
+        "use it as a folder",
+        {
+            "mount": f"{_MOUNTING}:mount",
+            "umount": f"{_MOUNTING}:umount",
+            "status": "pipefs.cli.state:status",
+            "flush": "pipefs.cli.state:flush",
+            "refresh": "pipefs.cli.state:refresh",
+        },
+    ),
+    ("Admin", "settings for many pipes", {"profile": f"{_ADMIN}:profile"}),
+]
+"""Sections of the help, in the order in which people meet them."""
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"pipefs {VERSION} (Python {sys.version.split()[0]})")
+        ctx.exit()
+
+
+@click.group(
+    cls=Program,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    options_metavar="[--profile P] [--system] [--config F] [-y] [-q|-v] [--json]",
+    subcommand_metavar="COMMAND …",
+)
+@click.option("--profile", metavar="P", default="", envvar="PIPEFS_PROFILE", help="Registry P.")
+@click.option("--system", is_flag=True, help="The machine's pipes (/etc/pipefs), not yours.")
+@click.option("--config", "config_file", metavar="F", help="Main configuration file.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Version."
+)
+@click.pass_context
+def cli(ctx: click.Context, profile: str, system: bool, config_file: str | None) -> None:
+    """Mount versioned S3 data sets as ordinary folders, with their past inside.
+
+    \b
+    First minute:
+      pipefs create hurdat            an embedded store; or add s3://bucket/prefix
+      pipefs mount hurdat             then use ~/pipes/hurdat like any folder
+      pipefs status                   is my work safe?
+    """
+    app = ctx.ensure_object(App)
+    app.profile, app.system, app.config_file = profile, system, config_file
+
+
+def main() -> NoReturn:
+    """Entry point of `pipefs`; ends the process."""
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,357 @@
+"""`pipefs create list show set remove`: the pipes of this user or machine."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from pipefs.cli.app import App, Command, pass_app
+from pipefs.cli.output import printable, table, tilde
+from pipefs.config import SPECS, parse_assignments, travelling
+from pipefs.errors import PartlyDone, PipefsError, Refused
+from pipefs.registry import Pipe, Registry
+from pipefs.units import show_count, show_size
+
+if TYPE_CHECKING:
+    from pipefs.creation import Created
+    from pipefs.home import Home
+
+
+@click.command(
+    cls=Command,
+    short_help="Make a pipe: a name for a folder of a bucket, or an embedded store.",
+    example="""\
+pipefs create hurdat                                   embedded store, no server needed
+pipefs create sales s3://my-bucket/sales               an existing bucket
+pipefs create sales s3://new-bucket/sales --create-bucket
+pipefs create s3://team-data/pipes/sales               adopt a colleague's pipe
+pipefs create t s3://b/t --endpoint-url http://127.0.0.1:8333""",
+)
+@click.argument("name", required=False)
+@click.argument("url", required=False)
+@click.option("--endpoint-url", metavar="U", help="S3 service other than AWS.")
+@click.option("--aws-profile", metavar="P", help="Profile in ~/.aws.")
+@click.option("--create-bucket", is_flag=True, help="Make the bucket, versioning on.")
+@click.option("-o", "options", metavar="KEY=VALUE", multiple=True, help="A setting of the pipe.")
+@pass_app
+def create(
+    app: App,
+    name: str | None,
+    url: str | None,
+    endpoint_url: str | None,
+    aws_profile: str | None,
+    create_bucket: bool,
+    options: tuple[str, ...],
+) -> None:
+    """Make a pipe.
+
+    URL is s3://bucket/prefix or file:///folder. Without one the pipe goes to the profile's root,
+    or into an embedded store on this machine. What is in the bucket already stays as it is.
+    """
+    from pipefs.creation import create_pipe
+
+    pairs = list(options)
+    if endpoint_url:
+        pairs.append(f"endpoint_url={endpoint_url}")
+    if aws_profile:
+        pairs.append(f"aws_profile={aws_profile}")
+    registry = app.registry(new_profile=True)
+    made = create_pipe(registry, name, url, parse_assignments(pairs), create_bucket=create_bucket)
+    app.say(f"{made.pipe.name}  {' · '.join(_created_facts(made, registry))}")
+    _created_warnings(app, made)
+    if not app.json:
+        app.say(f"next: {app.command(f'mount {made.pipe.name}')}")
+    app.emit(
+        {
+            **_pipe_json(made.pipe),
+            "adopted": made.adopted,
+            "versioning": made.capabilities.versioning,
+            "writable": made.capabilities.writable,
+            "found_objects": made.found.objects,
+            "found_bytes": made.found.bytes,
+        }
+    )
+
+
+def _created_facts(made: Created, registry: Registry) -> list[str]:
+    pipe, caps = made.pipe, made.capabilities
+    facts = [_place(pipe, registry.home)]
+    if made.bucket_created:
+        facts.append("bucket made")
+    if made.adopted:
+        by = f" by {printable(made.descriptor.created_by)}" if made.descriptor.created_by else ""
+        facts.append(f"made {made.descriptor.created[:10]}{by}")
+    if made.found.objects:
+        newest = time.strftime("%Y-%m-%d", time.gmtime(made.found.newest_ns // 10**9))
+        count = show_count(made.found.objects, "object")
+        if made.found.more:
+            facts.append(f"holds more than {count}, {show_size(made.found.bytes)} so far")
+        else:
+            facts.append(f"holds {count}, {show_size(made.found.bytes)}")
+        facts.append(f"newest {newest}")
+    facts.append("versions kept" if caps.versioning else "VERSIONS NOT KEPT")
+    return facts
+
+
+def _place(pipe: Pipe, home: Home) -> str:
+    """Where a pipe's files are, for people."""
+    if pipe.url == home.embedded_store(pipe.name).as_uri():
+        return f"embedded store in {tilde(str(home.embedded_store(pipe.name)))}"
+    return pipe.url
+
+
+def _created_warnings(app: App, made: Created) -> None:
+    from pipefs.creation import bucket_of
+
+    name = made.pipe.name
+    if not made.capabilities.versioning:
+        bucket = bucket_of(made.pipe.url)
+        app.warn(
+            f'bucket "{bucket}" keeps no versions: mounting works, snapshots and the past do not',
+            hint=f"Turn versioning on: {app.command(f'doctor {name} --fix')}",
+        )
+    if not made.capabilities.writable:
+        app.warn(
+            "READ-ONLY: your credentials may not write here",
+            hint="Files can be read; writes will be refused at the mount",
+        )
+    elif not made.described:
+        app.warn("your credentials may not write .pipefs/, so the pipe is known here only")
+    for line in made.warnings:
+        app.warn(line, hint=f"See {app.command(f'doctor {name}')}")
+
+
+def _pipe_json(pipe: Pipe) -> dict[str, object]:
+    return {
+        "name": pipe.name,
+        "url": pipe.url,
+        "pipe_id": pipe.pipe_id,
+        "created": pipe.created,
+        "options": dict(pipe.options),
+    }
+
+
+@click.command(
+    "list",
+    cls=Command,
+    short_help="All pipes, and where they are mounted.",
+    example="pipefs list\npipefs --profile team list --remote",
+)
+@click.option("--remote", is_flag=True, help="What is below the profile's root in the bucket.")
+@pass_app
+def list_pipes(app: App, remote: bool) -> None:
+    """All pipes of this user (or with --system of the machine)."""
+    home = app.home()
+    registry = app.registry(home)
+    problems: list[PipefsError] = []
+    if remote:
+        _list_remote(app, registry, problems)
+    else:
+        _list_local(app, home, registry, problems)
+    for problem in problems:
+        app.warn(problem.message, problem.hint)
+    if problems:
+        raise PartlyDone(f"{show_count(len(problems), 'pipe')} could not be read")
+
+
+def _list_local(app: App, home: Home, registry: Registry, problems: list[PipefsError]) -> None:
+    from pipefs.client import SupervisorClient
+
+    pipes = registry.list(problems)
+    mounted: dict[str, list[str]] = {}
+    try:
+        for item in SupervisorClient(home).mounts_or_none():
+            mounted.setdefault(item.name.partition("@")[0], []).append(item.path)
+    except PipefsError as e:
+        problems.append(e)  # A wedged daemon does not hide what is registered.
+    items = [{**_pipe_json(p), "mounts": mounted.get(p.name, [])} for p in pipes]
+    app.emit({"pipes": items})
+    if not pipes and not problems:
+        app.say(f"no pipes yet · make one: {app.command('create NAME')}")
+    rows = [
+        [p.name, _place(p, home), ", ".join(tilde(m) for m in mounted.get(p.name, []))]
+        for p in pipes
+    ]
+    for line in table(rows):
+        app.say(line)
+
+
+def _list_remote(app: App, registry: Registry, problems: list[PipefsError]) -> None:
+    found = registry.remote_pipes(problems)
+    here = {p.url: p.name for p in registry.list()}
+    app.emit(
+        {
+            "pipes": [
+                {
+                    "name": r.name,
+                    "url": r.url,
+                    "pipe_id": r.descriptor.pipe_id,
+                    "created": r.descriptor.created,
+                    "created_by": r.descriptor.created_by,
+                    "here": here.get(r.url),
+                }
+                for r in found
+            ]
+        }
+    )
+    root = registry.defaults().root
+    if not found and not problems:
+        app.say(f"no pipes in {root} yet · make one: {app.command('create NAME')}")
+    rows = [
+        [
+            printable(r.name),
+            f"made {r.descriptor.created[:10]} by {printable(r.descriptor.created_by)}",
+            f"here as {here[r.url]}" if r.url in here else app.command(f"create {r.url}"),
+        ]
+        for r in found
+    ]
+    for line in table(rows):
+        app.say(line)
+
+
+@click.command(
+    cls=Command, short_help="One pipe and all its settings.", example="pipefs show sales"
+)
+@click.argument("name")
+@pass_app
+def show(app: App, name: str) -> None:
+    """One pipe: where it is, and its settings; those that were set are marked with *."""
+    home = app.home()
+    pipe = app.registry(home).get(name)
+    values = {key: _shown(key, pipe) for key in SPECS if key != "root"}
+    app.emit({**_pipe_json(pipe), "settings": values})
+    app.say(f"{pipe.name}  {_place(pipe, home)}")
+    rows = [
+        ["*" if key in pipe.options else "", key, _text(value), SPECS[key].about]
+        for key, value in values.items()
+    ]
+    for line in table(rows):
+        app.say(line)
+
+
+def _shown(key: str, pipe: Pipe) -> object:
+    value = getattr(pipe.settings, SPECS[key].field)
+    if key == "umask":
+        return f"{value:03o}"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "auto"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(value) or "-"
+    return str(value) if value not in ("", {}) else "-"
+
+
+@click.command(
+    "set",
+    cls=Command,
+    short_help="Change settings of a pipe.",
+    example="""\
+pipefs set sales cache_limit=50G automount=yes
+pipefs set sales cache_limit=                   back to the default""",
+)
+@click.argument("name")
+@click.argument("assignments", metavar="KEY=VALUE…", nargs=-1, required=True)
+@pass_app
+def set_options(app: App, name: str, assignments: tuple[str, ...]) -> None:
+    """Change settings; KEY= without a value goes back to the default.
+
+    What belongs to the pipe (schema, include, local_only …) is also written to its bucket, so
+    that other machines adopt it.
+    """
+    registry = app.registry()
+    pipe = registry.get(name)
+    unset = tuple(a[:-1].strip() for a in assignments if a.endswith("=") and a.count("=") == 1)
+    changes = parse_assignments(a for a in assignments if a[:-1].strip() not in unset)
+    if unset:
+        # Checked like any other key; the value is only there to be well-formed.
+        for key in unset:
+            if key not in SPECS:
+                parse_assignments([f"{key}=x"])
+    merged = {k: v for k, v in {**pipe.options, **changes}.items() if k not in unset}
+    registry.settings_for(name, merged)
+    # The bucket first: if it refuses, this machine and the others still agree.
+    if travelling(merged) != travelling(pipe.options):
+        _describe_again(app, pipe, merged)
+    changed = registry.update(name, changes, unset=unset)
+    app.emit(_pipe_json(changed))
+    keys = [*changes, *unset]
+    now = ", ".join(f"{key}={_text(_shown(key, changed))}" for key in keys)
+    again = " · counts from the next mount" if _is_mounted(app, name) else ""
+    app.say(f"{name}  {now}{again}")
+
+
+def _describe_again(app: App, pipe: Pipe, options: dict[str, object]) -> None:
+    from pipefs.descriptor import update_descriptor
+    from pipefs.errors import AccessDenied
+
+    store = pipe.open_store()
+    try:
+        update_descriptor(store, options)
+    except AccessDenied:
+        app.warn("changed on this machine only: your credentials may not write to the bucket")
+    finally:
+        store.close()
+
+
+def _is_mounted(app: App, name: str) -> bool:
+    from pipefs.client import SupervisorClient
+
+    mounts = SupervisorClient(app.home()).mounts_or_none()
+    return any(m.name.partition("@")[0] == name for m in mounts)
+
+
+@click.command(
+    cls=Command,
+    short_help="Forget a pipe; with --purge delete its data too.",
+    example="""\
+pipefs remove sales                  the bucket keeps everything
+pipefs -y remove sales --purge       delete all files and versions""",
+)
+@click.argument("name")
+@click.option("--purge", is_flag=True, help="Also delete every file and version in the store.")
+@pass_app
+def remove(app: App, name: str, purge: bool) -> None:
+    """Forget a pipe on this machine.
+
+    The files stay in the store, and `pipefs create URL` brings the pipe back; --purge deletes
+    them with all versions, for everybody.
+    """
+    from pipefs.creation import purge_store
+    from pipefs.waiting import waiting_changes
+
+    home = app.home()
+    registry = app.registry(home)
+    pipe = registry.get(name)
+    if _is_mounted(app, name):
+        raise Refused(f'"{name}" is mounted', hint=f"First: {app.command(f'umount {name}')}")
+    waits = waiting_changes(home, name)
+    if waits:
+        raise Refused(
+            f'"{name}" has {show_count(waits, "change")} that are not in the store yet',
+            hint=f"They go up when it is mounted: {app.command(f'mount {name}')}, "
+            f"then {app.command(f'flush {name}')}",
+        )
+    place = _place(pipe, home)
+    if purge:
+        question = f"This deletes every file and version of {name} in {place}, for everybody."
+    else:
+        question = f"This forgets {name} on this machine; {place} stays."
+    app.confirm(question, f"remove {name}{' --purge' if purge else ''}")
+    count = purge_store(pipe, home) if purge else 0
+    registry.remove(name)
+    shutil.rmtree(home.pipe_state(name), ignore_errors=True)
+    app.emit({"name": name, "url": pipe.url, "deleted_versions": count})
+    if purge:
+        app.say(f"{name}  removed · {show_count(count, 'version')} deleted in {place}")
+    else:
+        app.say(
+            f"{name}  forgotten · {place} stays · back: {app.command(f'create {name} {pipe.url}')}"
+        )

@@ -1,0 +1,225 @@
+"""Making a pipe: from a name and a URL to a registered, described, checked pipe; and unmaking it.
+
+Everything that could fail is tried before anything is written; what is written in the bucket
+comes before what is written here, so that a failed `create` leaves no half-registered pipe. Says
+what it found and prints nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from pipefs import descriptor
+from pipefs.config import Settings, check_options
+from pipefs.descriptor import Found, PipeDescriptor
+from pipefs.errors import NotFound, PipefsError, StoreError, Unsupported, UsageError
+from pipefs.home import Home, check_name
+from pipefs.registry import Pipe, Registry, open_store_for
+from pipefs.stores.base import Capabilities, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What `create_pipe` did."""
+
+    pipe: Pipe
+    descriptor: PipeDescriptor
+    adopted: bool
+    """The bucket described the pipe already: name and options are from there."""
+    described: bool
+    """The description is in the bucket (False: credentials may only read)."""
+    found: Found
+    """What the prefix held; only looked at when the pipe is new there."""
+    capabilities: Capabilities
+    bucket_created: bool = False
+    warnings: list[str] = field(default_factory=list)
+    """Lifecycle rules that destroy old versions, one sentence each."""
+
+
+def is_url(text: str) -> bool:
+    return "://" in text
+
+
+def bucket_of(url: str) -> str:
+    """Bucket of an S3 URL, "" for other stores."""
+    parts = urlsplit(url)
+    return parts.netloc if parts.scheme == "s3" else ""
+
+
+def normal_url(url: str) -> str:
+    """A store URL in its one spelling. `UsageError` for anything else, credentials included."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise UsageError(
+            "a URL must not hold a key or password",
+            hint="Credentials come from the AWS files and variables: aws configure",
+        )
+    if parts.query or parts.fragment:
+        raise UsageError(f"{url}: a store URL has no ? and no #")
+    if parts.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", parts.netloc):
+        prefix = "/".join(p for p in parts.path.split("/") if p)
+        return f"s3://{parts.netloc}/{prefix}" if prefix else f"s3://{parts.netloc}"
+    if parts.scheme == "s3":
+        raise UsageError(
+            f"{parts.netloc!r} cannot name a bucket",
+            hint="3 to 63 of a-z, 0-9, '.', '-': s3://my-bucket/prefix",
+        )
+    if parts.scheme == "file" and not parts.netloc and os.path.isabs(parts.path):
+        return "file://" + os.path.normpath(parts.path)
+    raise UsageError(
+        f"{url} is not the URL of a store",
+        hint="s3://bucket/prefix, or file:///absolute/folder for a folder on this machine",
+    )
+
+
+def name_from(url: str) -> str:
+    """The pipe's name when only a URL was given: its last part."""
+    parts = urlsplit(url)
+    last = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.netloc
+    return check_name(last)
+
+
+def create_pipe(
+    registry: Registry,
+    name: str | None,
+    url: str | None,
+    options: Mapping[str, object],
+    *,
+    create_bucket: bool = False,
+) -> Created:
+    """Register a pipe, adopting what its bucket says of it, or describing it there.
+
+    Raises:
+        UsageError, AlreadyExists (name taken), NotFound (no such bucket), AccessDenied,
+        StoreUnavailable, NewerFormat: nothing was registered.
+    """
+    if name is not None and url is None and is_url(name):
+        name, url = None, name
+    if name is None and url is None:
+        raise UsageError("neither a name nor a URL", hint="pipefs create NAME [s3://bucket/prefix]")
+    options = check_options(options)
+    if name is not None:
+        check_name(name)
+        if name in registry.names():
+            raise registry.taken(name)
+    where = normal_url(url or registry.new_url(name or ""))
+    settings = registry.settings_for(name or "", options)
+    made = create_bucket and _create_bucket(where, settings)
+    store = open_store_for(where, settings)
+    try:
+        return _create_in(registry, store, name, where, options, bucket_created=made)
+    finally:
+        store.close()
+
+
+def _create_in(
+    registry: Registry,
+    store: Store,
+    name: str | None,
+    url: str,
+    options: Mapping[str, object],
+    *,
+    bucket_created: bool,
+) -> Created:
+    capabilities = store.probe()
+    known = descriptor.read_descriptor(store)
+    final = name or (known.name if known is not None else name_from(url))
+    check_name(final)
+    if final in registry.names():
+        raise registry.taken(final)
+    found = Found(0, 0, 0, False)
+    described = True
+    if known is None:
+        found = descriptor.survey(store)
+        known, described = descriptor.describe(store, final, dict(options))
+        adopted = described and known.name != final
+    else:
+        adopted = True
+    pipe = registry.add(final, url, known.pipe_id, {**known.options, **options})
+    return Created(
+        pipe=pipe,
+        descriptor=known,
+        adopted=adopted,
+        described=described,
+        found=found,
+        capabilities=capabilities,
+        bucket_created=bucket_created,
+        warnings=lifecycle_warnings(store),
+    )
+
+
+def _create_bucket(url: str, settings: Settings) -> bool:
+    """Make the bucket if it is missing: versioning on, unfinished uploads end after a week."""
+    bucket = bucket_of(url)
+    if not bucket:
+        return False
+    from pipefs.stores.opening import unwrap_s3
+
+    store = open_store_for(url, settings)
+    try:
+        s3 = unwrap_s3(store)
+        assert s3 is not None
+        made = False
+        if not s3.bucket_exists():
+            s3.create_bucket()
+            made = True
+        s3.enable_versioning()
+        s3.ensure_abort_rule()
+        return made
+    finally:
+        store.close()
+
+
+def lifecycle_warnings(store: Store) -> list[str]:
+    """Rules of the bucket that would destroy snapshots; [] where there are none or nobody may
+    ask."""
+    from pipefs.stores.opening import unwrap_s3
+
+    s3 = unwrap_s3(store)
+    if s3 is None:
+        return []
+    try:
+        return list(s3.lifecycle_warnings())
+    except StoreError:
+        return []
+
+
+def purge_store(pipe: Pipe, home: Home) -> int:
+    """Delete every version of every object of a pipe, for good; the number of versions.
+
+    Raises:
+        StoreError: some are left; run it again.
+    """
+    store = pipe.open_store()
+    count = 0
+    try:
+        try:
+            for version in list(store.list_versions()):
+                store.delete_version(version.key, version.version_id or "null")
+                count += 1
+        except Unsupported:
+            for item in list(store.list()):
+                store.delete(item.key)
+                count += 1
+    except NotFound:
+        pass  # The bucket is gone already.
+    finally:
+        store.close()
+    parts = urlsplit(pipe.url)
+    folder = unquote(parts.path)
+    if parts.scheme == "file" and os.path.dirname(folder) == str(home.stores):
+        shutil.rmtree(folder, ignore_errors=True)
+    return count
+
+
+def explain_missing_bucket(url: str, settings: Settings, endpoint: str) -> PipefsError:
+    """The error for a bucket that does not exist."""
+    profile = settings.aws_profile or os.environ.get("AWS_PROFILE", "") or "default"
+    return StoreError(
+        f'bucket "{bucket_of(url)}" does not exist at {endpoint} (profile "{profile}").'
+    )
