@@ -17,6 +17,10 @@ from pipefs.types import BlockId
 
 log = logging.getLogger(__name__)
 
+PENDING_BYTES = 1 << 20
+"""A segment is committed at least this often. LMDB copies what is not committed: with one block
+at a time its memory is reused, with 8 or more each copy is paged in anew (a third of the rate)."""
+
 
 class _Fate(enum.Enum):
     STORE = enum.auto()
@@ -95,6 +99,7 @@ class SegmentWriter:
         self.record = known[-1] if known else SegmentRecord(0, 0, 0)
         self._segment: Segment | None = None
         self._data: Transaction | None = None
+        self._pending = 0
         self._created: list[int] = []
 
     def put(self, key: bytes, data: bytes | memoryview) -> int:
@@ -107,12 +112,17 @@ class SegmentWriter:
         assert self._data is not None
         self._data.put(key, data)
         self.record = self.record._replace(used=self.record.used + need)
-        return self.record.serial
+        self._pending += need
+        serial = self.record.serial
+        if self._pending >= PENDING_BYTES:
+            self.commit()
+        return serial
 
     def commit(self) -> None:
         """Commit the bytes and put the file's true size into the index."""
         data, self._data = self._data, None
         segment = self._segment
+        self._pending = 0
         if data is None or segment is None:
             return
         data.commit()
