@@ -304,11 +304,9 @@ class LocalStore(Store):
                 edited = [r.key for r in page if self._edited(txn, r.key, r)]
             for key in edited:
                 self._adopt(key)
-        unknown: list[str] = []
         with self._index.begin() as txn:
-            for key in self._places.walk(prefix):
-                if self._index.current(txn, key) is None:
-                    unknown.append(key)
+            files_there = self._places.walk(prefix)
+            unknown = [key for key in files_there if self._index.current(txn, key) is None]
         for key in unknown:
             self._adopt(key)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from pipefs.lmdbenv import Transaction, open_env
 from pipefs.types import ObjectVersion
 
