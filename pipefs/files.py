@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pipefs.content import ContentReader
-
 from pipefs import tree
+from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn
 from pipefs.errors import WouldBlock
 from pipefs.records import Content, Dirty, Inode, Staging, decode_staging, encode, ino_key

@@ -69,6 +69,8 @@ def make(t: Txn, inos: tree.InoSource, parent: int, name: bytes, node: Inode, no
     node.dirty |= Dirty.ANNOUNCE
     tree.set_name(t, parent, name, node)
     tree.put_inode(t, node)
+    if node.is_dir:
+        want_marker(t, node.ino)
     tree.touch_dir(t, parent, now)
     return node
 
@@ -97,8 +99,9 @@ def rmdir(t: Txn, parent: int, name: bytes, now: int) -> Inode:
 def _remove(t: Txn, parent: int, name: bytes, node: Inode, now: int) -> None:
     if node.content is not None:
         want_gone(t, node.content)
-    marker = marker_of(t, node) if node.is_dir else None
-    tree.clear_name(t, parent, name, _tombstone_key(t, parent, name, moving=0))
+    marker = _marker_to_go(t, node) if node.is_dir else None
+    key = _tombstone_key(t, parent, name, moving=0)
+    tree.clear_name(t, parent, name, marker.key if marker is not None else key)
     if marker is not None:
         want_gone(t, marker)
     node.nlink = 0
@@ -108,6 +111,8 @@ def _remove(t: Txn, parent: int, name: bytes, node: Inode, now: int) -> None:
     t.delete("relocate", ino_key(node.ino))
     t.delete("conflicts", ino_key(node.ino))
     t.put("orphans", ino_key(node.ino), b"")
+    if tree.is_empty(t, parent):
+        want_marker(t, parent)
 
 
 def want_gone(t: Txn, content: Content) -> None:
@@ -115,11 +120,21 @@ def want_gone(t: Txn, content: Content) -> None:
     t.put("gone", key_id(content.key), encode(content))
 
 
-def marker_of(t: Txn, node: Inode) -> Content | None:
-    """The marker object `dir/` of a directory, if it has one; forgotten by this call."""
+def want_marker(t: Txn, ino: int) -> None:
+    """This directory is empty: unless it fills soon, it wants a marker object `dir/`."""
+    if ino != ROOT_INO and not t.has("markers", ino_key(ino)):
+        t.put("markers", ino_key(ino), b"")
+
+
+def _marker_to_go(t: Txn, node: Inode) -> Content | None:
+    """The marker object of a directory that is removed. One that another machine put is not
+    known here: an entry without ETag asks for whatever is there."""
     raw = t.get("markers", ino_key(node.ino))
     t.delete("markers", ino_key(node.ino))
-    return decode_content(raw) if raw else None
+    if raw:
+        return decode_content(raw)
+    names = tree.base_names_to(t, node.ino) if t.has("inodes", ino_key(node.ino)) else None
+    return Content(key_of(names) + "/", None, "", 0) if names else None
 
 
 def _tombstone_key(v: View, parent: int, name: bytes, moving: int) -> str:
@@ -152,6 +167,8 @@ def rename(
             _remove(t, parent2, name2, other, now)
         tree.clear_name(t, parent, name, _tombstone_key(t, parent, name, moving=node.ino))
         tree.set_name(t, parent2, name2, node)
+        if tree.is_empty(t, parent):
+            want_marker(t, parent)
     node.ctime_ns = now
     _moved(t, node, now)
     for directory in {parent, parent2}:
@@ -255,11 +272,11 @@ __all__ = [
     "ensure_root",
     "lookup",
     "make",
-    "marker_of",
     "new_inode",
     "purge",
     "rename",
     "rmdir",
     "unlink",
     "want_gone",
+    "want_marker",
 ]

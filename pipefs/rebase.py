@@ -406,6 +406,8 @@ class Rebase:
         if mine.is_file:
             mine.content = mine.content if not mine.dirty & Dirty.CONTENT else None
         mine.dirty |= Dirty.ANNOUNCE
+        if mine.is_dir or mine.content is not None:
+            self.t.put("relocate", ino_key(mine.ino), b"%d" % time.time_ns())
         tree.set_name(self.t, parent, aside, mine)
         tree.put_inode(self.t, mine)
         self._tell(mine, parent, name, aside)

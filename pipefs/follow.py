@@ -1,0 +1,381 @@
+"""The tree and the bucket: follow the commit log, announce our changes, find what others wrote.
+
+    follow      apply the commits of other machines, in order
+    announce    put what the overlay has finished as the next commit
+    check_keys  look at single objects (after a lost condition) and commit what is there
+    reconcile   list the whole pipe and commit what other tools did
+
+Each returns `Effects`, what this machine's kernel must forget. One thread at a time: the caller
+serialises (the daemon has one thread for it). Requests to the store are never made inside a
+transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from pipefs import outbox, rebase, tree
+from pipefs.attributes import change_of
+from pipefs.commits import MAX_CHANGES, Change, Commit, CommitLog, LogReplaced, Position, Read
+from pipefs.db import StateDB, Txn, View
+from pipefs.errors import NotFound
+from pipefs.keys import key_of, names_of
+from pipefs.rebase import Effects
+from pipefs.records import Inode, decode_content, decode_staging, ino_key, key_id
+from pipefs.stores.base import WRITE_ID_KEY, Store
+from pipefs.types import ObjectVersion
+
+log = logging.getLogger(__name__)
+
+HEADS_AT_ONCE = 16
+_LOOK_BATCH = 1000
+
+
+def merge(into: Effects, more: Effects) -> Effects:
+    into.entries |= more.entries
+    into.attributes |= more.attributes
+    into.conflicts += more.conflicts
+    into.same_bytes += more.same_bytes
+    return into
+
+
+class Follower:
+    """One pipe's place in its commit log.
+
+    Args:
+        author: `user@host`. writable: whether this machine may put commits; without that, what
+        a listing finds is applied here only.
+    """
+
+    def __init__(
+        self,
+        db: StateDB,
+        store: Store,
+        inos: tree.InoSource,
+        *,
+        author: str,
+        writable: Callable[[], bool],
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._db = db
+        self._store = store
+        self._inos = inos
+        self._writable = writable
+        self._clock = clock
+        self._host = author.rpartition("@")[2]
+        self._author = author
+        with db.update() as t:
+            writer = tree.fact(t, "writer").decode() or uuid.uuid4().hex
+            tree.set_fact(t, "writer", writer.encode())
+        self._writer = writer
+        self._log = CommitLog(store, author=author, writer=writer)
+
+    def position(self) -> Position:
+        with self._db.view() as v:
+            return Position(
+                tree.fact(v, "epoch").decode(),
+                tree.number(v, "commit"),
+                tree.fact(v, "digest").decode(),
+            )
+
+    # --- commits of others --------------------------------------------------------------------
+
+    def follow(self, limit: int = 1 << 30) -> Effects:
+        """Apply the commits that are there, at most `limit`.
+
+        A replaced log (somebody deleted `.pipefs/`) is survived: all that was committed becomes
+        ours to announce again, and the caller should `reconcile` (`must_relist` says so).
+        """
+        effects = Effects()
+        for _ in range(limit):
+            try:
+                found = self._log.after(self.position())
+            except LogReplaced as e:
+                self._start_over(e)
+                continue
+            if found is None:
+                break
+            merge(effects, self._apply(found))
+        return effects
+
+    def check_log(self) -> bool:
+        """Whether our place in the log is still there; if not, start over. One HEAD."""
+        try:
+            self._log.require(self.position())
+        except LogReplaced as e:
+            self._start_over(e)
+            return False
+        return True
+
+    def _start_over(self, why: LogReplaced) -> None:
+        log.warning("the commit log was deleted or replaced (%s): starting a new epoch", why)
+        with self._db.update() as t:
+            rebase.clear_base(t)
+            tree.set_fact(t, "epoch", b"")
+            tree.set_fact(t, "commit", b"0")
+            tree.set_fact(t, "digest", b"")
+            tree.set_fact(t, "relist", b"1")
+
+    def must_relist(self) -> bool:
+        """Whether a listing is due before the tree can be trusted (new state, replaced log)."""
+        with self._db.view() as v:
+            return tree.fact(v, "relist", b"1") == b"1"
+
+    def _apply(self, found: Read) -> Effects:
+        with self._db.view() as v:
+            doubtful = rebase.unknown_ancestry(v, found.commit)
+        current = self._look(doubtful) if doubtful else {}
+        return self._apply_commit(found.commit, current, found.digest)
+
+    def _apply_commit(
+        self, commit: Commit, current: dict[str, ObjectVersion | None], digest: str
+    ) -> Effects:
+        try:
+            with self._db.update() as t:
+                work = rebase.Rebase(t, self._inos, commit, current, host=self._host)
+                effects = work.apply()
+                if digest:
+                    self._advance(t, commit, digest)
+        except BaseException:
+            self._inos.undo()
+            raise
+        return effects
+
+    @staticmethod
+    def _advance(t: Txn, commit: Commit, digest: str) -> None:
+        tree.set_fact(t, "epoch", commit.epoch.encode())
+        tree.set_fact(t, "commit", b"%d" % commit.number)
+        tree.set_fact(t, "digest", digest.encode())
+
+    def _look(self, keys: Iterable[str]) -> dict[str, ObjectVersion | None]:
+        """What the store has at these keys now; None: nothing."""
+
+        def head(key: str) -> ObjectVersion | None:
+            try:
+                return self._store.head(key)
+            except NotFound:
+                return None
+
+        keys = list(keys)
+        if len(keys) == 1:
+            return {keys[0]: head(keys[0])}
+        with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
+            return dict(zip(keys, pool.map(head, keys), strict=True))
+
+    # --- our commits --------------------------------------------------------------------------
+
+    def announce(self) -> tuple[Effects, int]:
+        """Put what is finished as the next commit; returns effects and the number of changes.
+
+        Commits of others that came first are applied before, so ours always follows them.
+        """
+        effects = Effects()
+        while True:
+            with self._db.view() as v:
+                batch = outbox.collect(v)
+            if not batch.changes:
+                if batch.settled:
+                    with self._db.update() as t:
+                        outbox.settle(t, batch)
+                return effects, 0
+            try:
+                done = self._log.append(self.position(), batch.changes, time_ns=self._clock())
+            except LogReplaced as e:
+                self._start_over(e)
+                continue
+            if done is not None:
+                with self._db.update() as t:
+                    outbox.land(t, batch, done.commit.number)
+                    self._advance(t, done.commit, done.digest)
+                return effects, len(batch.changes)
+            merge(effects, self.follow())
+
+    # --- what other tools wrote ---------------------------------------------------------------
+
+    def check_keys(self, keys: Iterable[str]) -> Effects:
+        """Look at single objects and commit what is there, if it is not what we know."""
+        changes = []
+        for key, found in self._look(keys).items():
+            change = self._difference(key, found)
+            if change is not None:
+                changes.append(change)
+        return self._commit_external(changes)
+
+    def _difference(self, key: str, found: ObjectVersion | None) -> Change | None:
+        with self._db.view() as v:
+            node = _base_file(v, key)
+            if found is None:
+                if node is None or node.content is None or node.content.key != key:
+                    return None
+                names = tree.base_names_to(v, node.ino)
+                return Change(op="delete", path=tree.path_text(names)) if names else None
+            if _is_ours(v, node, found) or _is_under_way(v, found):
+                return None
+            names = tree.base_names_to(v, node.ino) if node is not None else None
+            if names is None or node is None or node.content is None or node.content.key != key:
+                names = self._free_names(v, key)
+            return change_of(found, key_of(names))
+
+    @staticmethod
+    def _free_names(v: View, key: str) -> list[bytes]:
+        """The path of a key; beside a directory of that name, a stand-in."""
+        names = names_of(key)
+        ino = tree.base_walk(v, names)
+        node = tree.base_inode(v, ino) if ino is not None else None
+        return [*names[:-1], names[-1] + b"%2F"] if node is not None and node.is_dir else names
+
+    def _commit_external(self, changes: list[Change]) -> Effects:
+        effects = Effects()
+        for first in range(0, len(changes), MAX_CHANGES):
+            part = changes[first : first + MAX_CHANGES]
+            merge(effects, self._commit_part(part))
+        return effects
+
+    def _commit_part(self, changes: list[Change]) -> Effects:
+        effects = Effects()
+        if not self._writable():
+            here = self.position()
+            commit = Commit(
+                epoch=here.epoch,
+                number=here.number,
+                time=self._clock(),
+                author=self._author,
+                writer=self._writer,
+                external=True,
+                changes=changes,
+            )
+            return self._apply_commit(commit, {}, "")
+        while True:
+            try:
+                done = self._log.append(
+                    self.position(), changes, time_ns=self._clock(), external=True
+                )
+            except LogReplaced as e:
+                self._start_over(e)
+                continue
+            if done is not None:
+                return merge(effects, self._apply_commit(done.commit, {}, done.digest))
+            merge(effects, self.follow())
+
+    def reconcile(self) -> Effects:
+        """List the whole pipe; commit objects that other tools wrote or deleted.
+
+        Memory: one bit an inode, and a thousand names at a time.
+        """
+        effects = self.follow()
+        with self._db.view() as v:
+            seen = bytearray(tree.number(v, "next_ino", 2) // 8 + 1)
+        markers: list[str] = []
+        for batch in _batches(self._store.list(""), _LOOK_BATCH):
+            unknown = []
+            with self._db.view() as v:
+                for found in batch:
+                    if _is_own_key(found.key):
+                        continue
+                    if found.key.endswith("/"):
+                        markers.append(found.key)
+                        continue
+                    ino, known = _known(v, found)
+                    if ino and ino // 8 < len(seen):
+                        seen[ino // 8] |= 1 << (ino % 8)
+                    if not known:
+                        unknown.append(found.key)
+            if unknown:
+                merge(effects, self.check_keys(unknown))
+        merge(effects, self._external_directories(markers))
+        merge(effects, self._vanished(seen))
+        with self._db.update() as t:
+            tree.set_fact(t, "relist", b"0")
+            tree.set_fact(t, "listed", b"%d" % self._clock())
+        return effects
+
+    def _external_directories(self, markers: list[str]) -> Effects:
+        changes = []
+        with self._db.view() as v:
+            for key in markers:
+                gone = v.has("gone", key_id(key))
+                if not gone and tree.base_walk(v, names_of(key)) is None:
+                    live = tree.walk(v, names_of(key))
+                    if live is None:
+                        changes.append(Change(op="mkdir", path=key_of(names_of(key))))
+        return self._commit_external(changes)
+
+    def _vanished(self, seen: bytearray) -> Effects:
+        """Base files the listing did not show: look at each, and commit those that are gone."""
+        gone: list[str] = []
+        with self._db.view() as v:
+            for node in tree.files_of_base(v):
+                shown = node.ino // 8 < len(seen) and seen[node.ino // 8] >> (node.ino % 8) & 1
+                if shown or node.content is None or v.has("gone", key_id(node.content.key)):
+                    continue
+                gone.append(node.content.key)
+        effects = Effects()
+        for first in range(0, len(gone), _LOOK_BATCH):
+            merge(effects, self.check_keys(gone[first : first + _LOOK_BATCH]))
+        return effects
+
+
+def _is_own_key(key: str) -> bool:
+    return key.startswith((".pipefs/", ".snapshots/")) or "/.snapshots/" in key
+
+
+def _base_file(v: View, key: str) -> Inode | None:
+    """The base file whose object this key is, by path or by what it remembers."""
+    ino = tree.base_walk(v, names_of(key))
+    node = tree.base_inode(v, ino) if ino is not None else None
+    if node is not None and node.content is not None and node.content.key == key:
+        return node
+    raw = v.get("bykey", key_id(key))
+    other = tree.base_inode(v, int.from_bytes(raw, "big")) if raw is not None else None
+    if other is not None and other.content is not None and other.content.key == key:
+        return other
+    return node if node is not None and node.is_file else None
+
+
+def _is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
+    """Whether this object is a version that this machine knows, committed or not."""
+    raw = v.get("gone", key_id(found.key))
+    if raw is not None and decode_content(raw).etag == found.etag:
+        return True
+    live = tree.walk(v, names_of(found.key))
+    for one in (node, live):
+        content = one.content if one is not None else None
+        if content is not None and content.key == found.key and content.etag == found.etag:
+            same = found.version_id is None or found.version_id == content.version_id
+            if same or content.version_id is None:
+                return True
+    return False
+
+
+def _is_under_way(v: View, found: ObjectVersion) -> bool:
+    """Whether this is our own upload, whose landing is not recorded yet."""
+    live = tree.walk(v, names_of(found.key))
+    raw = v.get("staging", ino_key(live.ino)) if live is not None else None
+    if raw is None:
+        return False
+    return found.metadata.get(WRITE_ID_KEY, "").startswith(decode_staging(raw).write_id + "-")
+
+
+def _known(v: View, found: ObjectVersion) -> tuple[int, bool]:
+    """(base inode that this listed object belongs to or 0, whether it is what we know)."""
+    node = _base_file(v, found.key)
+    mine = node is not None and node.content is not None and node.content.key == found.key
+    return (node.ino if node is not None and mine else 0), _is_ours(v, node, found)
+
+
+def _batches(items: Iterator[ObjectVersion], size: int) -> Iterator[list[ObjectVersion]]:
+    batch: list[ObjectVersion] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+__all__ = ["Follower", "merge"]

@@ -1,0 +1,412 @@
+"""One pipe, whole: names, contents, and their way to and from the store. Usable without a mount.
+
+    read     tree → local bytes or block cache → store
+    write    mark → staging file → sealed → `transfers` → `follow` announces
+    refresh  `follow` → tree → effects for the kernel
+
+Thread-safe. Starts no thread and waits for the network only where a method says so, and only when
+`wait` is True (else `WouldBlock`). Lock order: file, then state database.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipefs import namespace, tree
+from pipefs.blocks import BlockCache
+from pipefs.content import ContentReader, release_all
+from pipefs.db import StateDB, Txn
+from pipefs.errors import WouldBlock
+from pipefs.files import LocalFiles
+from pipefs.records import (
+    Conflict,
+    Content,
+    Dirty,
+    Inode,
+    NameEntry,
+    decode_conflict,
+    ino_key,
+)
+from pipefs.segments import Lease
+from pipefs.staging import StagingArea
+from pipefs.stores.base import Store
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What is not in the store yet."""
+
+    files: int = 0
+    bytes: int = 0
+    open_files: int = 0
+    """Of these, open for writing: they go up when they are closed."""
+    relocating: int = 0
+    deleting: int = 0
+    announcing: int = 0
+
+    @property
+    def empty(self) -> bool:
+        return not (self.files or self.relocating or self.deleting or self.announcing)
+
+
+class Volume:
+    """The live tree of one pipe and its contents.
+
+    Args:
+        prefix_bytes: length of the prefix in the store, which counts towards S3's key limit.
+    """
+
+    def __init__(
+        self,
+        db: StateDB,
+        staging: StagingArea,
+        store: Store,
+        cache: BlockCache,
+        reader: ContentReader,
+        *,
+        prefix_bytes: int = 0,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.db = db
+        self.store = store
+        self.cache = cache
+        self.reader = reader
+        self.inos = tree.InoSource()
+        self.files = LocalFiles(db, staging, reader, clock=clock)
+        self._prefix_bytes = prefix_bytes
+        self._clock = clock
+        with db.update() as t:
+            namespace.ensure_root(t, clock())
+
+    def recover(self, *, same_mount: bool) -> None:
+        """Take up the state that an earlier process left. `same_mount`: the kernel still has
+        handles of it (a worker was replaced)."""
+        self.files.recover(keep_writers=same_mount)
+        if same_mount:
+            return
+        with self.db.update() as t:
+            tree.forget_epochs(t)
+            orphans = [int.from_bytes(k, "big") for k, _ in t.scan("orphans")]
+        for ino in orphans:
+            self.forget_orphan(ino)
+        known = set(self.files.inos())
+        for ino in list(self.files.staging.inos()):
+            if ino not in known:
+                self._rescue(ino)
+
+    def _rescue(self, ino: int) -> None:
+        """A staging file without a mark: put before its mark was recorded (nothing was answered),
+        or the local state was lost. With bytes and a sidecar it comes back under its path."""
+        from pipefs.rescue import rescue
+
+        rescue(self, ino)
+
+    # --- names --------------------------------------------------------------------------------
+
+    def lookup(self, parent: int, name: bytes) -> Inode:
+        """The inode at a name. OSError ENOENT."""
+        with self.db.view() as v:
+            node = namespace.lookup(v, parent, name)
+        return self._with_local(node)
+
+    def inode(self, ino: int) -> Inode:
+        """The live inode, sizes and times of local bytes included. OSError ENOENT (or ESTALE:
+        forgotten meanwhile)."""
+        with self.db.view() as v:
+            node = tree.inode(v, ino)
+        if node is None:
+            raise namespace.fail(errno.ESTALE)
+        return self._with_local(node)
+
+    def _with_local(self, node: Inode) -> Inode:
+        if node.is_file:
+            st = self.files.stat(node.ino)
+            if st is not None:
+                node.size = st.st_size
+                node.mtime_ns = st.st_mtime_ns
+                node.ctime_ns = max(node.ctime_ns, st.st_mtime_ns)
+        return node
+
+    def children(self, ino: int, after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
+        with self.db.view() as v:
+            return list(tree.children(v, ino, after, limit))
+
+    def child_inodes(self, entries: list[tuple[bytes, NameEntry]]) -> list[tuple[bytes, Inode]]:
+        """Inodes of directory entries, in one look at the state."""
+        with self.db.view() as v:
+            found = [(name, tree.inode(v, entry.ino)) for name, entry in entries]
+        return [(name, self._with_local(node)) for name, node in found if node is not None]
+
+    def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Inode:
+        return self._make(parent, name, namespace.new_inode(stat.S_IFDIR, mode, uid, gid))
+
+    def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
+        node = namespace.new_inode(stat.S_IFLNK, 0o777, uid, gid)
+        node.target, node.size = target, len(target)
+        return self._make(parent, name, node)
+
+    def _make(self, parent: int, name: bytes, node: Inode) -> Inode:
+        with self._changing() as t:
+            namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
+            return namespace.make(t, self.inos, parent, name, node, self._clock())
+
+    def create(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, handle: int
+    ) -> Inode:
+        """Make an empty file, open for writing by `handle` (0: not open)."""
+        node = namespace.new_inode(stat.S_IFREG, mode, uid, gid)
+        self.files.staging.require_room()
+        with self._changing() as t:
+            namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
+            namespace.make(t, self.inos, parent, name, node, self._clock())
+            names = tree.names_to(t, node.ino) or [name]
+            self.files.created(t, node, tree.path_text(names), handle)
+        return node
+
+    def unlink(self, parent: int, name: bytes) -> Inode:
+        """Remove a file; returns its inode, now an orphan (see `forget_orphan`)."""
+        with self._changing() as t:
+            return namespace.unlink(t, parent, name, self._clock())
+
+    def rmdir(self, parent: int, name: bytes) -> Inode:
+        with self._changing() as t:
+            return namespace.rmdir(t, parent, name, self._clock())
+
+    def rename(
+        self, parent: int, name: bytes, parent2: int, name2: bytes, flags: int
+    ) -> Inode | None:
+        """rename(2); returns what was replaced, now an orphan."""
+        with self._changing() as t:
+            namespace.check_name(t, parent2, name2, prefix_bytes=self._prefix_bytes)
+            return namespace.rename(t, parent, name, parent2, name2, flags, self._clock())
+
+    def forget_orphan(self, ino: int) -> None:
+        """Nobody has this nameless inode open any more: let its bytes go."""
+        with self.db.view() as v:
+            node = tree.overlay_inode(v, ino)
+        if node is None or node.parent:
+            return
+        self.files.discard(ino)
+        with self.db.update() as t:
+            namespace.purge(t, ino)
+
+    def _changing(self) -> _Changing:
+        return _Changing(self)
+
+    # --- attributes ---------------------------------------------------------------------------
+
+    def set_attributes(
+        self,
+        ino: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> Inode:
+        """chmod, chown, utimens: recorded here, announced by commit, never a new version."""
+        self.files.set_times(ino, atime_ns, mtime_ns)
+        with self.db.update() as t:
+            node = tree.inode(t, ino)
+            if node is None:
+                raise namespace.fail(errno.ESTALE)
+            if mode is not None:
+                node.mode = node.kind | stat.S_IMODE(mode)
+            node.uid = node.uid if uid is None else uid
+            node.gid = node.gid if gid is None else gid
+            node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
+            node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
+            node.ctime_ns = self._clock()
+            if node.parent or ino == 1:
+                node.dirty |= Dirty.ANNOUNCE
+            tree.put_inode(t, node)
+        return self._with_local(node)
+
+    def truncate(self, ino: int, size: int, *, wait: bool) -> None:
+        """truncate(2). May wait for an upload to stop."""
+        self.files.truncate(ino, size, wait=wait)
+
+    # --- contents -----------------------------------------------------------------------------
+
+    def open_write(self, ino: int, handle: int, *, truncate: bool, wait: bool) -> None:
+        self.files.open_write(ino, handle, truncate=truncate, wait=wait)
+
+    def close_write(self, ino: int, handle: int) -> bool:
+        """True if the file is sealed now and waits to go up."""
+        return self.files.close_write(ino, handle)
+
+    def read(
+        self,
+        ino: int,
+        epoch: int,
+        offset: int,
+        size: int,
+        *,
+        stream: int,
+        wait: bool,
+        interrupted: Callable[[], bool] = _never,
+    ) -> tuple[list[bytes | memoryview], Callable[[], None] | None]:
+        """Buffers of the bytes asked for, cut at the end of the file, and what releases them.
+
+        Args:
+            epoch: content epoch of the node; an older one than the inode's reads the version
+                that was current then.
+            stream: the handle, for readahead.
+
+        Raises:
+            WouldBlock: not cached, and `wait` is False. Store errors as `ContentReader.read`.
+        """
+        for _ in range(3):
+            content, size_now, current = self._version(ino, epoch)
+            if current:
+                local = self.files.get(ino)
+                if local is not None:
+                    parts = self.files.read(local, offset, size, wait=wait)
+                    if parts is not None:
+                        return [*parts], None
+                    continue  # it went up while we looked: the inode names its version now
+            break
+        if content is None:
+            return [bytes(max(0, min(size, size_now - offset)))], None
+        return self._read_version(content, offset, size, stream, wait, interrupted)
+
+    def _version(self, ino: int, epoch: int) -> tuple[Content | None, int, bool]:
+        """(version, size, whether it is the inode's present content)."""
+        with self.db.view() as v:
+            node = tree.inode(v, ino)
+            if node is None:
+                raise namespace.fail(errno.ESTALE)
+            if epoch != node.epoch:
+                old = tree.content_at(v, ino, epoch)
+                if old is not None:
+                    return old, old.size, False
+            return node.content, node.size, True
+
+    def _read_version(
+        self,
+        content: Content,
+        offset: int,
+        size: int,
+        stream: int,
+        wait: bool,
+        interrupted: Callable[[], bool],
+    ) -> tuple[list[bytes | memoryview], Callable[[], None] | None]:
+        ref = content.ref()
+        leases = self.reader.cached(ref, offset, size)
+        self.reader.advise(stream, ref, offset, size)
+        if leases is None:
+            if not wait:
+                raise WouldBlock
+            leases = self.reader.read(ref, offset, size, interrupted=interrupted)
+        held: list[Lease] = leases
+        return [lease.data for lease in held], lambda: release_all(held)
+
+    def write(
+        self,
+        ino: int,
+        offset: int,
+        data: memoryview,
+        *,
+        wait: bool,
+        interrupted: Callable[[], bool] = _never,
+    ) -> int:
+        """Into the staging file: safe from kill -9 when it returns, from power loss after
+        `fsync`."""
+        return self.files.write(ino, offset, data, wait=wait, interrupted=interrupted)
+
+    def fsync(self, ino: int) -> None:
+        """Bytes, names and attributes so far survive power loss on this machine afterwards."""
+        self.files.sync(ino)
+
+    # --- state --------------------------------------------------------------------------------
+
+    def state_of(self, ino: int) -> str:
+        """`user.pipefs.state`: clean, dirty, uploading or conflict."""
+        local = self.files.get(ino)
+        with self.db.view() as v:
+            node = tree.inode(v, ino)
+            if node is None:
+                raise namespace.fail(errno.ESTALE)
+            if v.has("conflicts", ino_key(ino)):
+                return "conflict"
+        if local is not None and local.reading:
+            return "uploading"
+        return "dirty" if node.dirty else "clean"
+
+    def conflicts(self) -> list[Conflict]:
+        with self.db.view() as v:
+            return [decode_conflict(raw) for _, raw in v.scan("conflicts")]
+
+    def outbox(self, stays_local: Callable[[list[bytes]], bool] = lambda _n: False) -> Outbox:
+        """Count what is not in the store yet; `local_only` files do not count."""
+        out = Outbox()
+        for ino in self.files.inos():
+            local = self.files.get(ino)
+            mark = local.mark if local is not None else None
+            if mark is None or not (mark.changed or mark.writers):
+                continue
+            with self.db.view() as v:
+                names = tree.names_to(v, ino)
+            if not names or stays_local(names):
+                continue
+            st = self.files.stat(ino)
+            if st is not None and mark.changed:
+                out.files += 1
+                out.bytes += st.st_size
+                out.open_files += bool(mark.writers)
+        with self.db.view() as v:
+            out.relocating = v.count("relocate")
+            out.deleting = v.count("gone")
+            out.announcing = v.count("ready")
+        return out
+
+    def resolve(self, path: bytes) -> int:
+        """Inode at a path relative to the root ("" is the root). OSError ENOENT."""
+        names = [n for n in path.split(b"/") if n]
+        with self.db.view() as v:
+            node = tree.walk(v, names)
+        if node is None:
+            raise namespace.fail(errno.ENOENT, path)
+        return node.ino
+
+    def path_of(self, ino: int) -> str:
+        """The live path as text, "" for the root and for what has no name any more."""
+        with self.db.view() as v:
+            names = tree.names_to(v, ino)
+        return tree.path_text(names or [])
+
+    def close(self) -> None:
+        """Record all state durably. The volume is not used afterwards."""
+        self.files.close()
+        self.reader.close()
+        self.db.close()
+
+
+class _Changing:
+    """An update that may take inode numbers: what it took is given back if it fails."""
+
+    __slots__ = ("_context", "_volume")
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._context = volume.db.update()
+
+    def __enter__(self) -> Txn:
+        return self._context.__enter__()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._volume.inos.undo()
+        self._context.__exit__(kind, error, trace)  # type: ignore[arg-type]  # passed on as it came
+
+
+__all__ = ["Outbox", "Volume"]
