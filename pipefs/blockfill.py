@@ -12,7 +12,7 @@ import logging
 
 from pipefs.blockindex import Index, SegmentRecord
 from pipefs.lmdbenv import Transaction
-from pipefs.segments import Segment, Segments, block_id, footprint
+from pipefs.segments import Segment, Segments, block_id, footprint, segment_key
 from pipefs.types import BlockId
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,11 @@ class Sorting:
         if capacity is None:
             return _Fate.STORE
         segment = self._segments.acquire(record.serial, capacity)
-        lease = None if segment is None else self._segments.lease(segment, block)
+        lease = (
+            None
+            if segment is None
+            else self._segments.lease(segment, segment_key(record.place, block))
+        )
         if lease is None:
             return _Fate.STORE
         with lease:
@@ -99,24 +103,26 @@ class SegmentWriter:
         self.record = known[-1] if known else SegmentRecord(0, 0, 0)
         self._segment: Segment | None = None
         self._data: Transaction | None = None
+        self._place = 0
         self._pending = 0
         self._created: list[int] = []
 
-    def put(self, key: bytes, data: bytes | memoryview) -> int:
-        """Append a block; its segment's serial."""
+    def put(self, block: bytes, data: bytes | memoryview) -> tuple[int, int]:
+        """Append a block; its segment's serial and its place there."""
         need = footprint(len(data))
         if self.record.used + need > self.record.capacity:
             self._roll()
         if self._data is None:
             self._begin()
         assert self._data is not None
-        self._data.put(key, data)
+        self._data.put(segment_key(self._place, block), data, append=True)
+        where = self.record.serial, self._place
+        self._place += 1
         self.record = self.record._replace(used=self.record.used + need)
         self._pending += need
-        serial = self.record.serial
         if self._pending >= PENDING_BYTES:
             self.commit()
-        return serial
+        return where
 
     def commit(self) -> None:
         """Commit the bytes and put the file's true size into the index."""
@@ -151,6 +157,9 @@ class SegmentWriter:
             return
         self._segment = segment
         self._data = segment.env.begin(write=True)
+        # From the file, not from the index: bytes of an aborted index transaction lie there too.
+        cursor = self._data.cursor()
+        self._place = int.from_bytes(cursor.key()[:4], "big") + 1 if cursor.last() else 0
 
     def _roll(self) -> None:
         self.commit()
@@ -163,4 +172,5 @@ class SegmentWriter:
         assert segment is not None
         self._segment = segment
         self._data = segment.env.begin(write=True)
+        self._place = 0
         self._index.put_segment(self._txn, self.record)

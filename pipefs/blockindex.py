@@ -4,7 +4,7 @@ Tables (integers are big-endian in keys, little-endian in values):
 
     versions  version id (16) + chunk number (4) → block count of the version (4), then 16-byte
               block ids of up to 64 blocks in order; zeros: not cached
-    blocks    block id (16) → segment (4), length (4), pins (4), recently used (1)
+    blocks    block id (16) → segment (4), place (4), length (4), pins (4), recently used (1)
     segments  serial (4) → capacity in bytes (8), size of its file in bytes (8)
     pins      version id → empty
     meta      name → 8-byte numbers, and the state of a drain
@@ -35,7 +35,7 @@ IDS_PER_CHUNK = 64
 ID_BYTES = 16
 NO_BLOCK = bytes(ID_BYTES)
 
-_BLOCK = struct.Struct("<IIIB")
+_BLOCK = struct.Struct("<IIIIB")
 _SEGMENT = struct.Struct("<QQ")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -45,6 +45,8 @@ _CHUNK_NO = struct.Struct(">I")
 class BlockRecord(NamedTuple):
     serial: int
     """Segment that holds the bytes."""
+    place: int
+    """Its number in the segment, in the order of writing."""
     length: int
     pins: int
     """How many pinned versions list it."""

@@ -24,7 +24,7 @@ from pipefs.cachestats import CacheStats, Counters
 from pipefs.errors import NoSpace, PipefsError
 from pipefs.eviction import Evictor, capacity_for, yield_segment
 from pipefs.lmdbenv import Transaction
-from pipefs.segments import MIN_SEGMENT_BYTES, Lease, Segments, block_id, footprint
+from pipefs.segments import MIN_SEGMENT_BYTES, Lease, Segments, block_id, footprint, segment_key
 from pipefs.types import BLOCK_SIZE_BYTES, BlockId
 
 __all__ = ["BlockCache", "CacheStats", "Lease", "block_id"]
@@ -127,20 +127,21 @@ class BlockCache:
 
     def _lease(self, block: BlockId, record: BlockRecord, capacity: int) -> Lease | None:
         segment = self._segments.acquire(record.serial, capacity)
-        lease = None if segment is None else self._segments.lease(segment, block)
+        key = segment_key(record.place, block)
+        lease = None if segment is None else self._segments.lease(segment, key)
         if lease is None or block_id(lease.data) == block:
             return lease
         lease.release()
-        self._drop_bad(block, record.serial)
+        self._drop_bad(block, record)
         return None
 
-    def _drop_bad(self, block: BlockId, serial: int) -> None:
+    def _drop_bad(self, block: BlockId, bad: BlockRecord) -> None:
         log.warning("block cache: block %s does not match its id, dropped", block.hex())
         self._counts.add("dropped_bad")
         try:
             with self._index.writing() as txn:
                 record = self._index.block(txn, block)
-                if record is not None and record.serial == serial:
+                if record is not None and record[:2] == bad[:2]:
                     self._index.drop_block(txn, block, record)
         except PipefsError as e:
             log.warning("block cache: could not record a dropped block: %s", e)
@@ -213,8 +214,8 @@ class BlockCache:
             for block, data in fresh.items():
                 before = self._index.block(txn, block)
                 pins = before.pins if before is not None else 0
-                serial = writer.put(block, data)
-                self._index.put_block(txn, block, BlockRecord(serial, len(data), pins, 0))
+                serial, place = writer.put(block, data)
+                self._index.put_block(txn, block, BlockRecord(serial, place, len(data), pins, 0))
             self._index.link(txn, version, sorting.links, block_count)
         self._counts.add("inserted", len(fresh))
         self._counts.add("shared", len(sorting.links) - len(fresh))

@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass
 
 from pipefs.blockfill import SegmentWriter
-from pipefs.blockindex import ID_BYTES, BlockRecord, Index, SegmentRecord
+from pipefs.blockindex import BlockRecord, Index, SegmentRecord
 from pipefs.errors import NoSpace
 from pipefs.lmdbenv import Transaction
 from pipefs.segments import (
@@ -27,6 +27,7 @@ from pipefs.segments import (
     Segment,
     Segments,
     footprint,
+    segment_key,
 )
 from pipefs.types import BlockId
 
@@ -39,7 +40,7 @@ TIDY_CHUNKS = 32
 
 log = logging.getLogger(__name__)
 
-_DRAIN = struct.Struct("<IQ16s")
+_DRAIN = struct.Struct("<IQI")
 
 
 def capacity_for(limit_bytes: int) -> int:
@@ -53,7 +54,7 @@ class Drain:
 
     serial: int
     moved_bytes: int
-    next_key: bytes
+    next_place: int
 
 
 class Evictor:
@@ -120,7 +121,7 @@ class Evictor:
             self._index.drop_segment(self._txn, oldest.serial)
             self.removed.append(oldest.serial)
         else:
-            value = _DRAIN.pack(drain.serial, drain.moved_bytes, drain.next_key)
+            value = _DRAIN.pack(drain.serial, drain.moved_bytes, drain.next_place)
             self._index.put_raw(self._txn, b"drain", value)
         return True
 
@@ -128,16 +129,16 @@ class Evictor:
         seen = 0
         with segment.env.begin(buffers=True) as data:
             cursor = data.cursor()
-            more = cursor.set_range(drain.next_key)
+            more = cursor.set_range(segment_key(drain.next_place, b""))
             while more:
-                key = bytes(cursor.key())
+                place, block = _split(cursor.key())
                 if budget is not None and seen >= budget:
-                    drain.next_key = key
+                    drain.next_place = place
                     return False
-                record = self._index.block(self._txn, key)
-                # Another serial: moved or written anew since; what lies here is left over.
-                if record is not None and record.serial == segment.serial:
-                    self._keep_or_drop(BlockId(key), record, cursor.value(), drain, may_move)
+                record = self._index.block(self._txn, block)
+                # Elsewhere: moved or written anew since; what lies here is left over.
+                if record is not None and record[:2] == (segment.serial, place):
+                    self._keep_or_drop(block, record, cursor.value(), drain, may_move)
                 seen += footprint(record.length) if record is not None else 256
                 more = cursor.next()
         return True
@@ -146,8 +147,9 @@ class Evictor:
         self, key: BlockId, record: BlockRecord, data: memoryview, drain: Drain, may_move: int
     ) -> None:
         if record.pins or (record.hot and drain.moved_bytes + record.length <= may_move):
-            serial = self._writer.put(key, data)
-            self._index.put_block(self._txn, key, record._replace(serial=serial, hot=0))
+            serial, place = self._writer.put(key, data)
+            moved = record._replace(serial=serial, place=place, hot=0)
+            self._index.put_block(self._txn, key, moved)
             drain.moved_bytes += 0 if record.pins else record.length
         else:
             self._index.drop_block(self._txn, key, record)
@@ -159,7 +161,7 @@ class Evictor:
             drain = Drain(*_DRAIN.unpack(raw))
             if drain.serial == serial:
                 return drain
-        return Drain(serial, 0, bytes(ID_BYTES))
+        return Drain(serial, 0, 0)
 
 
 def yield_segment(index: Index, segments: Segments, txn: Transaction) -> bool:
@@ -182,7 +184,7 @@ def yield_segment(index: Index, segments: Segments, txn: Transaction) -> bool:
 
 def _blocks_of(
     index: Index, segments: Segments, txn: Transaction, known: SegmentRecord
-) -> list[tuple[bytes, BlockRecord]]:
+) -> list[tuple[BlockId, BlockRecord]]:
     segment = segments.acquire(known.serial, known.capacity)
     if segment is None:
         return []
@@ -190,9 +192,15 @@ def _blocks_of(
     try:
         with segment.env.begin() as data:
             for key in data.cursor().iternext(values=False):
-                record = index.block(txn, key)
-                if record is not None and record.serial == known.serial:
-                    found.append((key, record))
+                place, block = _split(key)
+                record = index.block(txn, block)
+                if record is not None and record[:2] == (known.serial, place):
+                    found.append((block, record))
     finally:
         segments.release(segment)
     return found
+
+
+def _split(key: bytes | memoryview) -> tuple[int, BlockId]:
+    """Place and id from a key in a segment."""
+    return int.from_bytes(key[:4], "big"), BlockId(bytes(key[4:]))

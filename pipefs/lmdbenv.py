@@ -9,6 +9,7 @@ processes are cleared at opening.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ MapFull = lmdb.MapFullError
 LmdbError = lmdb.Error
 
 MAX_READERS = 1024
+
+FULL_BELOW_BYTES = 4 << 20
+"""A write that is cut short leaves less than itself: LMDB's largest is a 1 MiB value."""
 
 
 def open_env(
@@ -78,6 +82,13 @@ def open_env(
 
 def translate(e: lmdb.Error, directory: Path) -> PipefsError:
     """Our error for an LMDB error; the errno is in the text only, LMDB has no attribute for it."""
-    if isinstance(e, lmdb.DiskError | lmdb.MapFullError) or "No space left" in str(e):
+    full = isinstance(e, lmdb.DiskError | lmdb.MapFullError) or "No space left" in str(e)
+    if full or ("Input/output error" in str(e) and _nearly_full(directory)):
         return NoSpace(f"no space left for the database in {directory}: {e}")
     return Corrupt(f"the database in {directory} is not usable: {e}")
+
+
+def _nearly_full(directory: Path) -> bool:
+    """Tells a full disk from a broken one: LMDB calls a write that was cut short EIO."""
+    disk = os.statvfs(directory)
+    return disk.f_bfree * disk.f_frsize < FULL_BELOW_BYTES

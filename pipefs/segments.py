@@ -45,6 +45,12 @@ def footprint(length: int) -> int:
     return length + 64
 
 
+def segment_key(place: int, block: bytes) -> bytes:
+    """Key of a block in its segment: in order of writing, so that pages are filled to the end
+    (random keys leave them half empty, which counts for blocks of a few hundred bytes)."""
+    return place.to_bytes(4, "big") + block
+
+
 def map_bytes(capacity: int) -> int:
     """Map size of a segment: B-tree pages and overwritten blocks fit above its capacity."""
     return 2 * capacity + (64 << 20)
@@ -154,7 +160,7 @@ class Segments:
             return
         shutil.rmtree(dead, ignore_errors=True)
 
-    def lease(self, segment: Segment, key: BlockId) -> Lease | None:
+    def lease(self, segment: Segment, key: bytes) -> Lease | None:
         """The value under `key`, or None. Takes over the caller's hold on `segment`."""
         txn: Transaction | None = None
         try:
