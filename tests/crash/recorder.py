@@ -76,26 +76,30 @@ class Recording:
 
 
 @contextlib.contextmanager
-def recording(place: Path) -> Iterator[Recording]:
-    """Make, mount and at the end free everything in the empty folder `place`. Needs root."""
+def recording(place: Path, options: str = "data=ordered") -> Iterator[Recording]:
+    """Make, mount and at the end free everything in the empty folder `place`. Needs root.
+
+    Args:
+        options: mount options of the ext4.
+    """
     with contextlib.ExitStack() as stack:
         tape = Recording(place)
         stack.callback(tape.close)
         with tape.base.open("wb") as file:
             file.truncate(SIZE_BYTES)
-        options = "lazy_itable_init=0,lazy_journal_init=0"
-        subprocess.run(["mkfs.ext4", "-q", "-E", options, tape.base], check=True, timeout=60)
+        at_once = "lazy_itable_init=0,lazy_journal_init=0"
+        subprocess.run(["mkfs.ext4", "-q", "-E", at_once, tape.base], check=True, timeout=60)
         shutil.copyfile(tape.base, place / "live")
         stack.enter_context(_served(place / "fuse", place / "live", tape))
-        stack.enter_context(mounted(place / "fuse" / "image", tape.disk))
+        stack.enter_context(mounted(place / "fuse" / "image", tape.disk, options))
         yield tape
 
 
 @contextlib.contextmanager
-def mounted(image: Path, at: Path) -> Iterator[None]:
+def mounted(image: Path, at: Path, options: str = "data=ordered") -> Iterator[None]:
     """`image` loop-mounted at `at`; the loop device goes with the mount."""
     at.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", image, at], check=True, timeout=60)
+    subprocess.run(["mount", "-o", f"loop,{options}", image, at], check=True, timeout=60)
     try:
         yield
     finally:

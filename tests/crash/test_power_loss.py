@@ -55,12 +55,18 @@ def _set(model: dict[bytes, bytes], key: bytes, value: bytes | None) -> None:
         model[key] = value
 
 
-def start_writing_back(directory: Path) -> None:
-    """Make the kernel write dirty pages now, without waiting and without a flush."""
+def start_writing_back(directory: Path, chance: random.Random) -> None:
+    """Make the kernel write some dirty pages, without waiting; then another program's fsync."""
     for path in directory.iterdir():
         fd = os.open(path, os.O_RDWR)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        size = os.fstat(fd).st_size
+        start = chance.randrange(size + 1) & -4096
+        os.posix_fadvise(fd, start, chance.choice([0, 4096]), os.POSIX_FADV_DONTNEED)
         os.close(fd)
+    with (directory.parent / "neighbour").open("ab") as file:
+        file.write(b"something else")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def state_workload(directory: Path, tape: Recording) -> None:
@@ -77,7 +83,7 @@ def state_workload(directory: Path, tape: Recording) -> None:
             db.sync()
             tape.promise(number)
         elif what < 0.25:
-            start_writing_back(directory)
+            start_writing_back(directory, chance)
         elif what < 0.28:
             db.checkpoint()
             tape.promise(number)
@@ -113,7 +119,7 @@ def lmdb_workload(directory: Path, tape: Recording, *, sync: bool) -> None:
                 env.sync(True)
             tape.promise(number)
         elif what < 0.25:
-            start_writing_back(directory)
+            start_writing_back(directory, chance)
 
 
 def lmdb_check(directory: Path, least: int) -> None:
@@ -125,18 +131,20 @@ def lmdb_check(directory: Path, least: int) -> None:
         compare(names, int(txn.get(b"last", b"-1", tables["sums"])), least)
 
 
-def lost(place: Path, workload: Workload, check: Check, *, cuts: int) -> list[str]:
+def lost(
+    place: Path, workload: Workload, check: Check, *, cuts: int, options: str = "data=ordered"
+) -> list[str]:
     """Run the workload once; the cuts after which the check does not pass, in words."""
     chance = random.Random(2)
     found = []
-    with recording(place) as tape:
+    with recording(place, options) as tape:
         directory = tape.disk / "state"
         run_and_die(partial(workload, directory, tape))
         events = tape.events()
     for _ in range(cuts):
         cut = chance.randrange(len(events) // 50, len(events))
         image = image_at(tape, events, cut, chance)
-        with mounted(image, place / "after"):
+        with mounted(image, place / "after", options):
             least = promised(events, cut)
             pid = os.fork()
             if pid == 0:  # damaged LMDB files kill their reader
@@ -158,8 +166,9 @@ def _check_and_die(check: Check, directory: Path, least: int) -> None:
         os._exit(code)
 
 
-def test_what_a_returned_sync_promised_survives_power_loss(tmp_path: Path) -> None:
-    assert lost(tmp_path, state_workload, state_check, cuts=40) == []
+@pytest.mark.parametrize("options", ["data=ordered", "data=writeback"])
+def test_what_a_returned_sync_promised_survives_power_loss(tmp_path: Path, options: str) -> None:
+    assert lost(tmp_path, state_workload, state_check, cuts=40, options=options) == []
 
 
 def test_a_sync_that_does_nothing_is_found_out(
