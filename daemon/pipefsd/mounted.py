@@ -278,8 +278,8 @@ class Mounted:
         if self.has_failed():
             self.gone.set()
             return 0, 0
-        await self._detach(force)
-        await self._end_worker()
+        # Whoever asked may go away; half unmounted is no state to be left in.
+        await asyncio.shield(asyncio.create_task(self._leave(force)))
         return remaining
 
     async def drain(
@@ -305,6 +305,10 @@ class Mounted:
             except TimeoutError:
                 self._event(logging.WARNING, "worker does not answer a drain")
                 return 0, 0
+
+    async def _leave(self, force: bool) -> None:
+        await self._detach(force)
+        await self._end_worker()
 
     async def _detach(self, force: bool) -> None:
         self._left.set()

@@ -36,8 +36,6 @@ class MountPlan:
     """The user chose the directory, so it must exist; otherwise it is made, and removed again."""
     read_only: bool
     allow_other: bool
-    folders: tuple[str, ...]
-    """Folders of the home; mounting over one would make the daemon wait for itself."""
 
 
 def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
@@ -45,7 +43,8 @@ def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
 
     Raises:
         NotFound: an explicit directory that does not exist.
-        Refused: not empty, not a directory, over the home's own folders.
+        Refused: not empty (which also keeps a mount from hiding the home's own folders).
+        UsageError: not a directory.
         AlreadyExists: something else is mounted there.
     """
     _clear_dead_mounts(plan.directory)
@@ -53,7 +52,7 @@ def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
         _make(plan.directory)
     directory = os.path.realpath(plan.directory)
     _clear_dead_mounts(directory)
-    _check_directory(directory, plan)
+    _check_directory(directory)
     descriptor = kernel.mount(
         Path(directory), fsname=plan.label, allow_other=plan.allow_other, read_only=plan.read_only
     )
@@ -113,7 +112,7 @@ def _clear_dead_mounts(directory: str) -> None:
     raise Busy(f"the dead mount on {directory} cannot be removed", hint=f"umount -l {directory}")
 
 
-def _check_directory(directory: str, plan: MountPlan) -> None:
+def _check_directory(directory: str) -> None:
     try:
         names = os.listdir(directory)
     except FileNotFoundError as error:
@@ -130,12 +129,6 @@ def _check_directory(directory: str, plan: MountPlan) -> None:
             f"among them {min(names)!r}): a mount would hide them",
             hint="Choose an empty directory, or move its content away",
         )
-    for folder in plan.folders:
-        if os.path.realpath(folder).startswith(directory.rstrip("/") + "/"):
-            raise Refused(
-                f"cannot mount on {directory}: pipefs keeps its own files below it ({folder})",
-                hint="Choose a directory elsewhere",
-            )
 
 
 def probe_mount(directory: str) -> tuple[Answer, int | None]:

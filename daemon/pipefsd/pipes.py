@@ -64,9 +64,6 @@ class Pipes:
             explicit=bool(directory),
             read_only=settings.read_only,
             allow_other=_allow_other(settings),
-            folders=tuple(
-                str(f) for f in (self.home.state, self.home.cache, self.home.config, self.home.run)
-            ),
         )
         socket_path = str(self.home.worker_socket(request.name, snapshot))
         # The pipe opens its store with its own settings, so they must be those of this mount.

@@ -53,12 +53,6 @@ log = logging.getLogger(__name__)
 Factory = Callable[[Home, Target], Service]
 
 
-class Item(MountItem, frozen=True):
-    """A mount in `list`, with why it was given up when it was."""
-
-    last_error: str = ""
-
-
 class Supervisor:
     """Serves one home from `run` until SIGTERM, a shutdown request, or (`joined`) idleness."""
 
@@ -258,9 +252,9 @@ class Supervisor:
     def _list(self) -> MountList:
         return MountList([self._item(mount) for mount in self.mounts.values()])
 
-    def _item(self, mount: Mounted) -> Item:
+    def _item(self, mount: Mounted) -> MountItem:
         name, _, snapshot = mount.label.partition("@")
-        return Item(
+        return MountItem(
             name=name,
             path=mount.directory,
             pid=mount.pid,
@@ -367,6 +361,7 @@ async def _cancel_on_hangup(work: asyncio.Task[Result], reader: asyncio.StreamRe
         hangup = asyncio.create_task(_hangup(reader))
         await asyncio.wait({work, hangup}, return_when="FIRST_COMPLETED")
         if hangup.done() and not work.done():
+            log.info("whoever asked to unmount hung up; not waiting any more")
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             raise ConnectionResetError
@@ -377,4 +372,4 @@ async def _cancel_on_hangup(work: asyncio.Task[Result], reader: asyncio.StreamRe
 async def _hangup(reader: asyncio.StreamReader) -> None:
     # Looks without reading: a client may send its next request before this one is answered.
     while not reader.at_eof():
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)

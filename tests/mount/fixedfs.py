@@ -7,6 +7,8 @@ worker die or refuse as it says.
 
 from __future__ import annotations
 
+import codecs
+import ctypes
 import errno
 import os
 import stat
@@ -135,6 +137,8 @@ class FixedService:
 
     def start(self) -> None:
         broken = self._say("broken")
+        while broken == "hang":
+            time.sleep(1)
         if broken == "die":
             os._exit(7)
         if broken:
@@ -169,9 +173,25 @@ class FixedService:
         (self.home.state / "stopped").write_text(str(os.getpid()))
 
 
+def drop_privileges(uid: int) -> None:
+    """Go on as an ordinary user. After the imports, because the interpreter of a test machine may
+    lie in root's home; dumpable again, as a process is that an ordinary user starts."""
+    daemon.preload()
+    resolve_home()
+    for codec in ("latin-1", "ascii", "idna"):
+        codecs.lookup(codec)
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    set_dumpable = 4
+    ctypes.CDLL(None).prctl(set_dumpable, 1, 0, 0, 0)
+
+
 def run(argv: list[str]) -> int:
-    """As `pipefsd`, with the bounds that come first in `argv` as `name=seconds`."""
+    """As `pipefsd`, with the user and the bounds that come first in `argv` as `name=value`."""
     changes: dict[str, float] = {}
+    if argv and argv[0].startswith("uid="):
+        drop_privileges(int(argv.pop(0).partition("=")[2]))
     while argv and "=" in argv[0]:
         name, _, value = argv.pop(0).partition("=")
         changes[name] = float(value)
