@@ -12,15 +12,19 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipefs import descriptor
 from pipefs.config import Settings, check_options
 from pipefs.descriptor import Found, PipeDescriptor
-from pipefs.errors import NotFound, PipefsError, StoreError, Unsupported, UsageError
+from pipefs.errors import NotFound, StoreError, Unsupported, UsageError
 from pipefs.home import Home, check_name
 from pipefs.registry import Pipe, Registry, open_store_for
 from pipefs.stores.base import Capabilities, Store
+
+if TYPE_CHECKING:
+    from pipefs.stores.s3 import S3Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,12 @@ def _create_in(
     *,
     bucket_created: bool,
 ) -> Created:
-    capabilities = store.probe()
+    try:
+        capabilities = store.probe()
+    except NotFound as e:
+        # Not `NotFound` for the caller: that is a pipe, snapshot or path. The store is away.
+        again = f"pipefs create {name or name_from(url)} {url} --create-bucket"
+        raise StoreError(e.message, hint=f"Create it with versioning: {again}") from e
     known = descriptor.read_descriptor(store)
     final = name or (known.name if known is not None else name_from(url))
     check_name(final)
@@ -153,23 +162,30 @@ def _create_in(
     )
 
 
+def s3_of(store: Store) -> S3Store | None:
+    """The S3 store inside its wrappers, None for other stores."""
+    if not bucket_of(store.url):
+        return None
+    from pipefs.stores.s3 import S3Store
+
+    inner: object = store
+    while inner is not None and not isinstance(inner, S3Store):
+        inner = getattr(inner, "inner", None)
+    return inner
+
+
 def _create_bucket(url: str, settings: Settings) -> bool:
     """Make the bucket if it is missing: versioning on, unfinished uploads end after a week."""
-    bucket = bucket_of(url)
-    if not bucket:
-        return False
-    from pipefs.stores.opening import unwrap_s3
-
     store = open_store_for(url, settings)
     try:
-        s3 = unwrap_s3(store)
-        assert s3 is not None
-        made = False
-        if not s3.bucket_exists():
-            s3.create_bucket()
-            made = True
-        s3.enable_versioning()
-        s3.ensure_abort_rule()
+        s3 = s3_of(store)
+        if s3 is None:
+            return False
+        made = not s3.admin.exists()
+        if made:
+            s3.admin.create(versioning=True)
+        s3.admin.enable_versioning()
+        s3.admin.ensure_abort_rule()
         return made
     finally:
         store.close()
@@ -178,13 +194,11 @@ def _create_bucket(url: str, settings: Settings) -> bool:
 def lifecycle_warnings(store: Store) -> list[str]:
     """Rules of the bucket that would destroy snapshots; [] where there are none or nobody may
     ask."""
-    from pipefs.stores.opening import unwrap_s3
-
-    s3 = unwrap_s3(store)
+    s3 = s3_of(store)
     if s3 is None:
         return []
     try:
-        return list(s3.lifecycle_warnings())
+        return s3.admin.lifecycle_warnings()
     except StoreError:
         return []
 
@@ -215,11 +229,3 @@ def purge_store(pipe: Pipe, home: Home) -> int:
     if parts.scheme == "file" and os.path.dirname(folder) == str(home.stores):
         shutil.rmtree(folder, ignore_errors=True)
     return count
-
-
-def explain_missing_bucket(url: str, settings: Settings, endpoint: str) -> PipefsError:
-    """The error for a bucket that does not exist."""
-    profile = settings.aws_profile or os.environ.get("AWS_PROFILE", "") or "default"
-    return StoreError(
-        f'bucket "{bucket_of(url)}" does not exist at {endpoint} (profile "{profile}").'
-    )

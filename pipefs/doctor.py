@@ -224,7 +224,7 @@ def _check_versioning(
         )
         return
     try:
-        s3.enable_versioning()
+        s3.admin.enable_versioning()
         yield Finding(OK, "versioning", "turned on", fixed=True)
     except PipefsError as e:
         yield Finding(BAD, "versioning", e.message, e.hint)
@@ -253,7 +253,7 @@ def _check_lifecycle(pipe: Pipe, store: Store, fix: bool) -> Iterator[Finding]:
     if s3 is None:
         return
     try:
-        warnings = list(s3.lifecycle_warnings())
+        warnings = s3.admin.lifecycle_warnings()
     except PipefsError as e:
         yield Finding(NOTE, "lifecycle", f"cannot be read: {e.message}", e.hint)
         return
@@ -264,7 +264,7 @@ def _check_lifecycle(pipe: Pipe, store: Store, fix: bool) -> Iterator[Finding]:
         yield Finding(OK, "lifecycle", "no rule deletes old versions")
     if fix:
         try:
-            s3.ensure_abort_rule()
+            s3.admin.ensure_abort_rule()
             yield Finding(OK, "unfinished uploads", "are removed after a week", fixed=True)
         except PipefsError as e:
             yield Finding(NOTE, "unfinished uploads", e.message, e.hint)
