@@ -1,0 +1,109 @@
+"""From a URL to a store: `s3://bucket/prefix` or `file:///dir`. Sends no request."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote, urlsplit
+
+from pipefs.errors import UsageError
+from pipefs.stores.base import Store
+from pipefs.stores.retrying import RetryPolicy
+from pipefs.stores.wrap import RetryStore
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z")
+_FORMS = "Use s3://BUCKET/PREFIX or file:///DIRECTORY."
+
+
+def parse_s3_url(url: str) -> tuple[str, str]:
+    """Bucket and prefix; the prefix without outer slashes and taken as it is, `%` and all.
+
+    Raises:
+        UsageError: no bucket, an impossible bucket name, credentials or a query in the URL.
+    """
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if "@" in bucket:
+        raise UsageError(
+            "a store's URL carries no credentials", hint="Use a profile: --profile NAME."
+        )
+    if not _BUCKET.match(bucket):
+        raise UsageError(f"{url!r} names no bucket that S3 could have", hint=_FORMS)
+    prefix = prefix.strip("/")
+    if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
+        raise UsageError(f"the prefix of {url!r} has an empty, '.' or '..' part", hint=_FORMS)
+    if len(prefix.encode()) > 512:
+        raise UsageError("the prefix is longer than 512 bytes, which leaves too little for keys")
+    return bucket, prefix
+
+
+def parse_file_url(url: str) -> str:
+    """The directory of a `file://` URL (percent-decoded).
+
+    Raises:
+        UsageError: a host, a query, or a path that is not absolute.
+    """
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise UsageError(
+            f"{url!r} is no directory of this machine",
+            hint="Three slashes: file:///srv/data. Write # as %23 and ? as %3F.",
+        )
+    if not path.startswith("/") or "\0" in path or os.path.normpath(path) == "/":
+        raise UsageError(f"{url!r} names no directory", hint="Write it as file:///srv/data.")
+    return os.path.normpath(path)
+
+
+def open_store(
+    url: str,
+    *,
+    endpoint_url: str = "",
+    region: str = "",
+    profile: str = "",
+    addressing: str = "auto",
+    engine: str = "auto",
+    checksum: str = "auto",
+    storage_class: str = "",
+    sse: str = "",
+    kms_key: str = "",
+    requester_pays: bool = False,
+    policy: RetryPolicy | None = None,
+) -> Store:
+    """The store of a URL with retries (60 s for an operation unless `policy` says otherwise).
+
+    `wrap.innermost(store)` gives the `S3Store` or `LocalStore` itself. A store is made after a
+    fork, never before.
+
+    Raises:
+        UsageError: the URL or a setting. AccessDenied, NoSpace, Corrupt: a local store that
+            cannot be opened.
+    """
+    scheme = url.partition("://")[0].lower()
+    if scheme == "file" and "://" in url:
+        from pipefs.stores.local import LocalStore
+
+        return RetryStore(LocalStore(parse_file_url(url)), policy)
+    if scheme != "s3" or "://" not in url:
+        raise UsageError(f"{url!r} is no store that pipefs knows", hint=_FORMS)
+    bucket, prefix = parse_s3_url("s3://" + url.partition("://")[2])
+    if endpoint_url and not re.match(r"https?://[^/]+", endpoint_url):
+        raise UsageError(
+            f"the endpoint {endpoint_url!r} is no URL", hint="Write it as https://HOST:PORT."
+        )
+    # boto3 takes 0.4 s to import: only who talks to S3 pays for it.
+    from pipefs.stores.s3 import S3Store
+    from pipefs.stores.s3_settings import S3Settings
+
+    settings = S3Settings(
+        endpoint_url=endpoint_url,
+        region=region,
+        profile=profile,
+        addressing=addressing,
+        engine=engine,
+        checksum=checksum,
+        storage_class=storage_class,
+        sse=sse,
+        kms_key=kms_key,
+        requester_pays=requester_pays,
+    )
+    return RetryStore(S3Store(bucket, prefix, settings), policy)
