@@ -318,8 +318,10 @@ class StateDB:
                     lmdb.put(key, old, db=t.handle)
             # An operation that failed halfway leaves no undo entry but poisons the transaction.
             lmdb.stat(self._meta_handle)
-        except LmdbError:
+        except BaseException as e:
             self._reload(ops)
+            if not isinstance(e, LmdbError):
+                raise
 
     def _write_record(self, ops: list[Op]) -> None:
         before = self._journal.sequence

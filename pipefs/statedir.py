@@ -30,20 +30,25 @@ def lock(directory: Path) -> int:
 
     Raises Busy, with the pid of the holder.
     """
-    _make_durable(directory)
-    fd = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise Busy(
-            f"the state in {directory} is in use by process {pid}",
-            hint="stop that process, or talk to it",
-        ) from None
-    except BaseException:
-        os.close(fd)
-        raise
+    while True:
+        _make_durable(directory)
+        path = directory / LOCK_FILE
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, fd):
+                break
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise Busy(
+                f"the state in {directory} is in use by process {pid}",
+                hint="stop that process, or talk to it",
+            ) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # the directory was moved aside between the two calls: take the new one's
     with contextlib.suppress(OSError):  # a full disk: the lock holds, only the pid is not known
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
@@ -116,6 +121,13 @@ def check_structure(directory: Path, env: Any) -> None:
             entries = txn.stat(handle)["entries"]
             if sum(1 for _ in txn.cursor(handle)) != entries:
                 raise Corrupt(f"{directory}/data.mdb was cut: table {name.decode()} is not whole")
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _make_durable(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -255,6 +256,26 @@ def test_a_second_opening_is_busy_and_names_the_pid(db: StateDB, directory: Path
         StateDB(directory, TABLES)
     with pytest.raises(Busy, match=f"process {os.getpid()}"):
         quarantine(directory)
+
+
+def test_a_lock_on_a_directory_that_was_moved_aside_is_taken_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StateDB(directory, TABLES).close()
+    real = fcntl.flock
+    moved = []
+
+    def late(fd: int, how: int) -> None:
+        if not moved:
+            moved.append(directory.rename(directory.with_name("aside")))
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    db = StateDB(directory, TABLES)
+    with pytest.raises(Busy):
+        StateDB(directory, TABLES)
+    db.close()
+    StateDB(moved[0], TABLES).close()
 
 
 def test_state_of_a_newer_format_is_refused_untouched(directory: Path) -> None:
