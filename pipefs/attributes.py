@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 
 from pipefs.commits import Change
-from pipefs.records import Inode
+from pipefs.records import NO_MODE, Inode
 from pipefs.types import ObjectVersion
 
 _NS = 10**9
@@ -20,10 +20,9 @@ _NS = 10**9
 
 def metadata_of(node: Inode, mtime_ns: int) -> dict[str, str]:
     """Object metadata for a file or directory marker."""
-    out = {
-        "mtime": f"{mtime_ns // _NS}.{mtime_ns % _NS:09d}",
-        "mode": str(node.mode),
-    }
+    out = {"mtime": f"{mtime_ns // _NS}.{mtime_ns % _NS:09d}"}
+    if not node.mode & NO_MODE:
+        out["mode"] = str(node.mode)
     if node.uid >= 0:
         out["uid"] = str(node.uid)
     if node.gid >= 0:

@@ -25,6 +25,7 @@ from pipefs.stores.base import WRITE_ID_KEY, Store
 from pipefs.version import VERSION
 
 FORMAT = 1
+PROGRAM = f"pipefs {VERSION}"
 PREFIX = ".pipefs/commits/"
 MAX_CHANGES = 10_000
 """Changes in one commit: a follower holds one commit in memory (about 300 bytes a change)."""
@@ -63,7 +64,7 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Commit(msgspec.Struct, omit_defaults=True, kw_only=True):
-    format: int = FORMAT
+    format: int
     epoch: str
     number: int
     previous: str = ""
@@ -72,7 +73,7 @@ class Commit(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Writer's clock, ns; the store's own time is the object's LastModified."""
     author: str
     """user@host."""
-    program: str = f"pipefs {VERSION}"
+    program: str
     writer: str
     """Random id of the writer's local state; the same from restart to restart."""
     external: bool = False
@@ -205,6 +206,8 @@ class CommitLog:
         self.require(position)
         epoch = position.epoch if position.number else str(uuid.uuid4())
         commit = Commit(
+            format=FORMAT,
+            program=PROGRAM,
             epoch=epoch,
             number=position.number + 1,
             previous=position.digest if position.number else "",

@@ -20,7 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipefs import outbox, rebase, tree
 from pipefs.attributes import change_of
-from pipefs.commits import MAX_CHANGES, Change, Commit, CommitLog, LogReplaced, Position, Read
+from pipefs.commits import (
+    FORMAT,
+    MAX_CHANGES,
+    PROGRAM,
+    Change,
+    Commit,
+    CommitLog,
+    LogReplaced,
+    Position,
+    Read,
+)
 from pipefs.db import StateDB, Txn, View
 from pipefs.errors import NotFound
 from pipefs.keys import key_of, names_of
@@ -240,6 +250,8 @@ class Follower:
         if not self._writable():
             here = self.position()
             commit = Commit(
+                format=FORMAT,
+                program=PROGRAM,
                 epoch=here.epoch,
                 number=here.number,
                 time=self._clock(),

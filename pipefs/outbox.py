@@ -20,6 +20,7 @@ from pipefs.commits import MAX_CHANGES, Change
 from pipefs.db import Txn, View
 from pipefs.keys import component_of
 from pipefs.records import (
+    NO_MODE,
     Dirty,
     Inode,
     NameEntry,
@@ -128,7 +129,8 @@ def wire_xattrs(xattrs: dict[bytes, bytes] | None) -> dict[str, str] | None:
 
 
 def _common(change: Change, node: Inode) -> Change:
-    change.mode, change.uid, change.gid = node.mode, _id_or_none(node.uid), _id_or_none(node.gid)
+    change.mode = None if node.mode & NO_MODE else node.mode
+    change.uid, change.gid = _id_or_none(node.uid), _id_or_none(node.gid)
     change.mtime, change.ctime = node.mtime_ns, node.ctime_ns
     change.xattrs = wire_xattrs(node.xattrs)
     return change

@@ -24,6 +24,7 @@ from pipefs.commits import Change, Commit
 from pipefs.db import Txn, View
 from pipefs.keys import component_of, name_of, names_of
 from pipefs.records import (
+    NO_MODE,
     Conflict,
     Content,
     Dirty,
@@ -476,7 +477,7 @@ class Rebase:
         at = change.mtime if change.mtime is not None else self.commit.time
         return Inode(
             ino=0,
-            mode=change.mode if change.mode is not None else kind | plain,
+            mode=change.mode if change.mode is not None else kind | plain | NO_MODE,
             uid=-1 if change.uid is None else change.uid,
             gid=-1 if change.gid is None else change.gid,
             size=change.size,

@@ -24,6 +24,10 @@ class Dirty(IntFlag):
     """Something another machine should learn by a commit: new name, version or attributes."""
 
 
+NO_MODE = 1 << 20
+"""Bit of `Inode.mode`: the permission bits are a guess, for an object that has none of its own."""
+
+
 class Content(msgspec.Struct, array_like=True, frozen=True):
     """A version of an object: where a file's bytes are. `version_id` None without versioning."""
 

@@ -135,7 +135,7 @@ class StagingArea:
     def inos(self) -> Iterator[int]:
         """Inodes that have a staging file."""
         for name in os.listdir(self.directory):
-            stem, dot, ext = name.partition(".")
+            stem, _dot, ext = name.partition(".")
             if ext == "data":
                 try:
                     yield int(stem, 16)

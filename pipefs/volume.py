@@ -327,6 +327,26 @@ class Volume:
         """Bytes, names and attributes so far survive power loss on this machine afterwards."""
         self.files.sync(ino)
 
+    def size_at(self, ino: int, epoch: int, default: int) -> int:
+        """Size of the version that an older content epoch of a file stands for."""
+        with self.db.view() as v:
+            content = tree.content_at(v, ino, epoch)
+        return content.size if content is not None else default
+
+    def cached_percent(self, content: Content) -> float:
+        """How much of a version is in the block cache."""
+        if content.size == 0:
+            return 100.0
+        return self.cache.percent(self.reader.identity(content.ref()))
+
+    def now_ns(self) -> int:
+        return self._clock()
+
+    def totals(self) -> tuple[int, int]:
+        """(bytes, files) of the pipe, about: for statfs(2)."""
+        with self.db.view() as v:
+            return tree.number(v, "bytes"), v.count("inodes") + v.count("oinodes")
+
     # --- state --------------------------------------------------------------------------------
 
     def state_of(self, ino: int) -> str:
