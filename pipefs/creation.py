@@ -8,10 +8,10 @@ what it found and prints nothing.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -57,24 +57,19 @@ def bucket_of(url: str) -> str:
 
 def normal_url(url: str) -> str:
     """A store URL in its one spelling. `UsageError` for anything else, credentials included."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+    from pipefs.stores.opening import parse_file_url, parse_s3_url
+
+    scheme = url.partition("://")[0]
+    if "@" in urlsplit(url).netloc:
         raise UsageError(
             "a URL must not hold a key or password",
             hint="Credentials come from the AWS files and variables: aws configure",
         )
-    if parts.query or parts.fragment:
-        raise UsageError(f"{url}: a store URL has no ? and no #")
-    if parts.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", parts.netloc):
-        prefix = "/".join(p for p in parts.path.split("/") if p)
-        return f"s3://{parts.netloc}/{prefix}" if prefix else f"s3://{parts.netloc}"
-    if parts.scheme == "s3":
-        raise UsageError(
-            f"{parts.netloc!r} cannot name a bucket",
-            hint="3 to 63 of a-z, 0-9, '.', '-': s3://my-bucket/prefix",
-        )
-    if parts.scheme == "file" and not parts.netloc and os.path.isabs(parts.path):
-        return "file://" + os.path.normpath(parts.path)
+    if scheme == "s3":
+        bucket, prefix = parse_s3_url(url)
+        return f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+    if scheme == "file":
+        return Path(parse_file_url(url)).as_uri()
     raise UsageError(
         f"{url} is not the URL of a store",
         hint="s3://bucket/prefix, or file:///absolute/folder for a folder on this machine",
@@ -167,11 +162,10 @@ def s3_of(store: Store) -> S3Store | None:
     if not bucket_of(store.url):
         return None
     from pipefs.stores.s3 import S3Store
+    from pipefs.stores.wrapper import innermost
 
-    inner: object = store
-    while inner is not None and not isinstance(inner, S3Store):
-        inner = getattr(inner, "inner", None)
-    return inner
+    inner = innermost(store)
+    return inner if isinstance(inner, S3Store) else None
 
 
 def _create_bucket(url: str, settings: Settings) -> bool:

@@ -216,14 +216,23 @@ class Program(click.Group):
             with formatter.section(f"{name} ({what})"):
                 formatter.write_dl(rows)
 
-    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
+    ) -> NoReturn:
         """Run and end the process with the exit code of the contract."""
         app = App()
-        extra.pop("standalone_mode", None)
-        extra["obj"] = app
-        extra.setdefault("prog_name", "pipefs")
+        name = prog_name or "pipefs"
+
+        def body() -> object:
+            if "_PIPEFS_COMPLETE" in os.environ:
+                return super(Program, self).main(args, name, obj=app)
+            # Not click's own main: it turns a closed pipe into exit code 1.
+            words = list(sys.argv[1:] if args is None else args)
+            with self.make_context(name, words, obj=app) as ctx:
+                return self.invoke(ctx)
+
         try:
-            code = run(lambda: super(Program, self).main(args, standalone_mode=False, **extra), app)
+            code = run(body, app)
         except BrokenPipeError:
             # `pipefs list | head -1`: the reader has what it wanted.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
