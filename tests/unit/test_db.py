@@ -263,7 +263,7 @@ def test_a_lock_on_a_directory_that_was_moved_aside_is_taken_again(
 ) -> None:
     StateDB(directory, TABLES).close()
     real = fcntl.flock
-    moved = []
+    moved: list[Path] = []
 
     def late(fd: int, how: int) -> None:
         if not moved:
