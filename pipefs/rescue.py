@@ -52,6 +52,9 @@ def rescue(volume: Volume, ino: int) -> None:
             name = name[:200] + b".rescued-%x" % time.time_ns()
         node = namespace.new_inode(stat.S_IFREG, mode, -1, -1)
         node.size = size
+        # The version it was changed from: if that is still current, this is its successor, and
+        # if not, both are kept.
+        node.content = sidecar.base if sidecar is not None else None
         namespace.make(t, volume.inos, parent, name, node, time.time_ns())
         local = volume.files.created(t, node, tree.path_text([*names[:-1], name]), 0)
         os.close(local.fd)

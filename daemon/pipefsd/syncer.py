@@ -1,0 +1,174 @@
+"""Keeping one pipe's tree and its bucket in step: one thread that follows, announces and lists.
+
+It alone talks to the commit log. Each second it follows the commits of other machines (one small
+GET); it announces ours at most once a second, the first at once; it lists the pipe every
+`refresh_interval`. When the store does not answer, the pipe is offline: reads go on from the
+cache, writes wait in the outbox, and the thread tries again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipefs import tree
+from pipefs.errors import AccessDenied, PipefsError, StoreUnavailable, TimedOut
+from pipefs.follow import Follower, merge
+from pipefs.keys import key_of
+from pipefs.rebase import Effects
+from pipefs.volume import Volume
+
+log = logging.getLogger(__name__)
+
+FOLLOW_S = 1.0
+COMMIT_SPACING_S = 1.0
+COMMIT_GATHER_S = 0.05
+"""Files that land together go into one commit."""
+LOG_CHECK_S = 30.0
+LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether the store answers. Written by several threads, each field alone."""
+
+    offline_since_ns: int = 0
+    last_error: str = ""
+    failures: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def report(self, error: BaseException | None) -> None:
+        """A request failed, or (None) one was answered."""
+        with self.lock:
+            if error is None:
+                if self.offline_since_ns:
+                    log.info("the store answers again")
+                self.offline_since_ns = self.failures = 0
+                return
+            self.last_error = str(error)
+            if isinstance(error, StoreUnavailable | TimedOut):
+                self.failures += 1
+                if not self.offline_since_ns:
+                    self.offline_since_ns = time.time_ns()
+                    log.warning("offline: %s", error)
+
+
+class Syncer:
+    """The thread of one pipe that keeps tree and bucket in step.
+
+    Args:
+        on_effects: told of changes from elsewhere, after the tree has them.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        follower: Follower,
+        health: Health,
+        *,
+        on_effects: Callable[[Effects], None],
+        refresh_interval_s: float,
+        may_write: Callable[[], bool],
+    ) -> None:
+        self._volume = volume
+        self._follower = follower
+        self._health = health
+        self._on_effects = on_effects
+        self._refresh_interval_s = refresh_interval_s
+        self._may_write = may_write
+        self._busy = threading.Lock()
+        """Held while the follower works: one thread at a time."""
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._last_commit = 0.0
+        self._last_check = time.monotonic()
+        self._last_listing = time.monotonic()
+        self._pause = 0.0
+        self._thread = threading.Thread(target=self._run, name="syncer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(10)
+
+    def poke(self) -> None:
+        """Something landed: announce it soon."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            poked = self._wake.wait(max(FOLLOW_S, self._pause))
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            if poked:
+                wait = self._last_commit + COMMIT_SPACING_S - time.monotonic()
+                self._stopping.wait(max(COMMIT_GATHER_S, wait))
+            self._round()
+
+    def _round(self) -> None:
+        try:
+            self.step()
+            self._health.report(None)
+            self._pause = 0.0
+        except (PipefsError, OSError) as e:
+            self._health.report(e)
+            self._pause = min(LONGEST_PAUSE_S, max(1.0, self._pause * 2))
+            if isinstance(e, AccessDenied):
+                log.error("%s", e)
+        except Exception:  # the thread's top: the pipe must go on
+            log.exception("following the commit log failed")
+            self._pause = LONGEST_PAUSE_S
+
+    def step(self) -> None:
+        """Follow, announce, and list if it is time. Raises what the store raises."""
+        with self._busy:
+            now = time.monotonic()
+            if now - self._last_check > LOG_CHECK_S:
+                self._last_check = now
+                self._follower.check_log()
+            effects = self._follower.follow()
+            if self._may_write():
+                more, count = self._follower.announce()
+                merge(effects, more)
+                if count:
+                    self._last_commit = time.monotonic()
+            due = now - self._last_listing > self._refresh_interval_s
+            if due or self._follower.must_relist():
+                self._last_listing = now
+                merge(effects, self._follower.reconcile())
+        self._tell(effects)
+
+    def refresh(self, *, full: bool) -> int:
+        """Follow now, and list with `full`; the number of names that changed."""
+        with self._busy:
+            effects = self._follower.follow()
+            if full:
+                merge(effects, self._follower.reconcile())
+                self._last_listing = time.monotonic()
+        self._health.report(None)
+        self._tell(effects)
+        return len(effects.entries) + len(effects.attributes)
+
+    def look_at(self, ino: int) -> None:
+        """An upload or copy lost its condition: learn what is at its key now."""
+        with self._busy:
+            effects = self._follower.follow()
+            with self._volume.db.view() as v:
+                names = tree.names_to(v, ino)
+            if names:
+                merge(effects, self._follower.check_keys([key_of(names)]))
+        self._tell(effects)
+
+    def _tell(self, effects: Effects) -> None:
+        for old, new in effects.same_bytes:
+            reader = self._volume.reader
+            count = -(-old.size // (1 << 20))
+            self._volume.cache.alias(reader.identity(old.ref()), reader.identity(new.ref()), count)
+        self._on_effects(effects)

@@ -1,0 +1,280 @@
+"""Bringing the outbox up: when, how many at once, and what happens when it fails.
+
+One scheduler thread decides what is due; a few workers do the transfers (`Transfers`: each call
+does one thing whole). What is due is found by notices (the watcher's, the filesystem's) and by an
+audit of the durable marks every few seconds, so a lost notice costs seconds, never an upload.
+Failures are tried again with growing pauses; a lost condition is handed to `on_conflict`, which
+looks at the key. Knows nothing of FUSE.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from pipefs.errors import AccessDenied, NotFound, PipefsError, PreconditionFailed
+from pipefs.files import LocalFiles
+from pipefs.stores.base import Cancelled
+from pipefs.transfers import Transfers
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8
+"""Transfers at once: small files are bound by latency, large ones go in parallel parts anyway."""
+
+AUDIT_S = 5.0
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 60.0
+
+
+class Uploader:
+    """The transfers of one pipe.
+
+    Args:
+        on_conflict: called with an inode whose upload lost its condition; returns when the key
+            has been looked at.
+        on_landed: called after anything landed that other machines should learn.
+        on_trouble: called with each error of the store, and with None when a transfer worked.
+    """
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        files: LocalFiles,
+        *,
+        on_conflict: Callable[[int], None],
+        on_landed: Callable[[], None],
+        on_trouble: Callable[[PipefsError | None], None],
+        may_write: Callable[[], bool],
+    ) -> None:
+        self._transfers = transfers
+        self._files = files
+        self._on_conflict = on_conflict
+        self._on_landed = on_landed
+        self._on_trouble = on_trouble
+        self._may_write = may_write
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="upload")
+        self._wake = threading.Condition()
+        # The fields below are protected by `_wake`.
+        self._due: dict[int, float] = {}
+        self._busy: set[object] = set()
+        self._pauses: dict[object, float] = {}
+        self._not_before: dict[object, float] = {}
+        self._urgent = 0
+        self._stopping = False
+        self._next_audit = 0.0
+        self._sending: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the transfers under way; what remains is durable."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        self._thread.join(5)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def notice(self, ino: int) -> None:
+        """This file may have something to go up."""
+        with self._wake:
+            due = time.monotonic() + self._transfers.policy.quiet_period_s
+            if self._due.get(ino, 0.0) < due:
+                self._due[ino] = due
+            self._wake.notify_all()
+
+    def hurry(self, on: bool) -> None:
+        """While anybody hurries (`flush`, draining) nothing waits for its quiet period or for
+        the pause after a failure."""
+        with self._wake:
+            self._urgent += 1 if on else -1
+            self._next_audit = 0.0
+            if on:
+                self._not_before.clear()
+            self._wake.notify_all()
+
+    def sending(self) -> tuple[int, int]:
+        """(files, bytes) going up now."""
+        with self._wake:
+            return len(self._sending), sum(self._sending.values())
+
+    # --- the scheduler ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if self._stopping:
+                    return
+                if not self._may_write():
+                    self._wake.wait(1.0)
+                    continue
+                urgent = self._urgent > 0
+                audit = time.monotonic() >= self._next_audit
+            try:
+                if audit:
+                    self._audit(urgent)
+                self._submit_files(urgent)
+                more = self._submit_rest()
+            except PipefsError as e:  # the state database is full or broken: say so, go on
+                log.error("uploads cannot be planned: %s", e)
+                more = False
+            with self._wake:
+                if not self._stopping:
+                    self._wake.wait(0.05 if urgent or more else self._pause_until_due())
+
+    def _pause_until_due(self) -> float:
+        now = time.monotonic()
+        soonest = min(self._due.values(), default=now + 0.5)
+        return min(0.5, max(0.02, soonest - now))
+
+    def _audit(self, urgent: bool) -> None:
+        """Go by the durable marks: whatever notice was lost, this finds the file."""
+        now = time.monotonic()
+        for ino in self._files.inos():
+            local = self._files.get(ino)
+            mark = local.mark if local is not None else None
+            if mark is not None and mark.changed and not mark.writers:
+                with self._wake:
+                    self._due.setdefault(ino, now)
+        with self._wake:
+            self._next_audit = now + (0.2 if urgent else AUDIT_S)
+
+    def _submit_files(self, urgent: bool) -> None:
+        now = time.monotonic()
+        with self._wake:
+            free = WORKERS - len(self._busy)
+            ready = [
+                ino
+                for ino, due in self._due.items()
+                if (urgent or due <= now)
+                and ino not in self._busy
+                and self._not_before.get(ino, 0.0) <= now
+            ][: max(0, free)]
+            for ino in ready:
+                del self._due[ino]
+                self._busy.add(ino)
+        for ino in ready:
+            self._pool.submit(self._upload, ino, urgent)
+
+    def _submit_rest(self) -> bool:
+        """Renames' copies, deletions and markers; True while there is more to do at once."""
+        transfers, few = self._transfers, WORKERS * 4
+        jobs: list[tuple[object, Callable[[], bool]]] = [
+            *((("copy", i), partial(transfers.relocate, i)) for i in transfers.relocations(few)),
+            *((("delete", c.key), partial(transfers.delete, c)) for c in transfers.deletions(few)),
+            *(
+                (("marker", i), partial(transfers.mark_directory, i))
+                for i in transfers.markers(few)
+            ),
+        ]
+        now = time.monotonic()
+        submitted = 0
+        for name, job in jobs:
+            with self._wake:
+                if len(self._busy) >= WORKERS or name in self._busy:
+                    continue
+                if self._not_before.get(name, 0.0) > now:
+                    continue
+                self._busy.add(name)
+            self._pool.submit(self._work, name, job)
+            submitted += 1
+        return submitted > 0
+
+    # --- the workers --------------------------------------------------------------------------
+
+    def _upload(self, ino: int, urgent: bool) -> None:
+        def progress(count: int) -> None:
+            with self._wake:
+                self._sending[ino] = max(0, self._sending.get(ino, 0) - count)
+
+        def job() -> bool:
+            st = self._files.stat(ino)
+            with self._wake:
+                self._sending[ino] = st.st_size if st is not None else 0
+            try:
+                return self._transfers.upload(ino, force=urgent, progress=progress)
+            except Cancelled:
+                return False  # opened for writing again: its close brings a notice
+            finally:
+                with self._wake:
+                    self._sending.pop(ino, None)
+
+        self._work(ino, job)
+
+    def _work(self, name: object, job: Callable[[], bool]) -> None:
+        """Run one transfer; plan the next try if it did not work."""
+        again = False
+        try:
+            landed = job()
+            self._on_trouble(None)
+            with self._wake:
+                self._pauses.pop(name, None)
+                self._not_before.pop(name, None)
+                if not landed:
+                    # Not due after all, or waiting for something else: not at once again.
+                    self._not_before[name] = time.monotonic() + 0.3
+            again = not landed
+            if landed:
+                self._on_landed()
+        except PreconditionFailed as e:
+            again = self._lost(name, e)
+        except (PipefsError, OSError) as e:
+            again = True
+            self._failed(name, e)
+        except Exception:  # a worker's top: keep the thread pool alive, show the bug
+            again = True
+            log.exception("a transfer failed unexpectedly")
+            self._pause(name)
+        finally:
+            with self._wake:
+                self._busy.discard(name)
+                if again and isinstance(name, int) and self._files.get(name) is not None:
+                    self._due.setdefault(name, time.monotonic() + 0.2)
+                self._wake.notify_all()
+
+    def _lost(self, name: object, error: PreconditionFailed) -> bool:
+        log.info("somebody else was first: %s", error)
+        ino = name if isinstance(name, int) else name[1] if isinstance(name, tuple) else None
+        try:
+            if isinstance(ino, int):
+                self._on_conflict(ino)
+        except PipefsError as e:
+            self._failed(name, e)
+            return True
+        self._pause(name)
+        return True
+
+    def _failed(self, name: object, error: PipefsError | OSError) -> None:
+        pause = self._pause(name)
+        permanent = isinstance(error, AccessDenied | NotFound)
+        log.log(
+            logging.ERROR if permanent else logging.WARNING,
+            "%s could not go up: %s; next try in %.0f s",
+            self._describe(name),
+            error,
+            pause,
+        )
+        if isinstance(error, PipefsError):
+            self._on_trouble(error)
+
+    def _describe(self, name: object) -> str:
+        if isinstance(name, int):
+            sidecar = self._files.staging.sidecar(name)
+            return sidecar.path if sidecar is not None else f"inode {name}"
+        return f"{name}"
+
+    def _pause(self, name: object) -> float:
+        """Full jitter up to twice the last pause, so that many failures do not march in step."""
+        with self._wake:
+            pause = min(LONGEST_PAUSE_S, self._pauses.get(name, FIRST_PAUSE_S / 2) * 2)
+            self._pauses[name] = pause
+            wait = random.uniform(pause / 2, pause)
+            self._not_before[name] = time.monotonic() + wait
+        return wait
