@@ -26,7 +26,7 @@ from typing import Any
 
 from pipefs import statedir
 from pipefs.errors import Corrupt, NewerFormat, NoSpace, PipefsError, Refused
-from pipefs.journal import Journal, read_segment, segment_paths
+from pipefs.journal import Journal, read_segment, release_reserves, segment_paths
 from pipefs.lmdbenv import LmdbError, open_env, translate
 from pipefs.statedir import quarantine
 from pipefs.tables import (
@@ -139,16 +139,24 @@ class StateDB:
                 raise Refused(f"the state in {self.directory} is closed")
             if self._journal.sequence == self._applied:
                 return
-            following = self._journal.prepare()
-            with self._lock:
-                try:
-                    self._commit_lmdb(self._journal.sequence)
-                except BaseException:
-                    self._journal.discard(following)
-                    self._reload(())
-                    raise
-                self._journal.switch(following)
-                self._checkpoint_at = 4 * self.checkpoint_bytes
+            try:
+                self._move_to_lmdb()
+            except NoSpace:
+                with self._lock:
+                    self._journal.release()
+                self._move_to_lmdb()
+
+    def _move_to_lmdb(self) -> None:
+        following = self._journal.prepare()
+        with self._lock:
+            try:
+                self._commit_lmdb(self._journal.sequence)
+            except BaseException:
+                self._journal.discard(following)
+                self._reload(())
+                raise
+            self._journal.switch(following)
+            self._checkpoint_at = 4 * self.checkpoint_bytes
 
     def close(self) -> None:
         """Checkpoint and let go of the directory. A second call does nothing.
@@ -210,11 +218,13 @@ class StateDB:
         applied = read_meta(self._state.lmdb, self._meta_handle, _APPLIED_KEY, directory)
         self._applied = applied or 0
         last = self._replay()
+        release_reserves(directory)
         if last != self._applied or fresh:
             self._commit_lmdb(last)
         # A new segment each time: behind a torn tail nothing may be appended.
-        self._journal = Journal(directory, self._names, self._applied)
-        self._journal.remove_older()
+        self._journal = Journal(
+            directory, self._names, self._applied, reserve_bytes=self.checkpoint_bytes
+        )
         self._checkpoint_at = 4 * self.checkpoint_bytes
 
     def _written_format(self, map_size_bytes: int) -> int | None:

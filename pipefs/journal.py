@@ -20,6 +20,8 @@ the journal ends there.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import secrets
@@ -42,6 +44,9 @@ MAX_PAYLOAD_BYTES = 1 << 30
 _HEADER = struct.Struct("<8sII8s")
 _RECORD = struct.Struct("<4sIQQ")
 _SUM_BYTES = 8
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: blocks behind the end of the file, which does not move
+# Linux only; elsewhere there is no reserve, and a disk that others fill stops updates at once.
+_fallocate = getattr(ctypes.CDLL(None), "fallocate", None)
 
 
 @dataclass(slots=True)
@@ -74,6 +79,13 @@ def fsync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def release_reserves(directory: Path) -> None:
+    """Give back the blocks behind the ends of the segments of a journal that nobody has open."""
+    for path in segment_paths(directory):
+        with contextlib.suppress(OSError):
+            os.truncate(path, path.stat().st_size)
+
+
 def segment_paths(directory: Path) -> list[Path]:
     """The segments in `directory`, oldest first."""
     return sorted(p for p in directory.iterdir() if p.name.startswith(PREFIX))
@@ -82,8 +94,16 @@ def segment_paths(directory: Path) -> list[Path]:
 class Journal:
     """The open end of the journal of one directory; `append` is called under the owner's lock."""
 
-    def __init__(self, directory: Path, tables: Sequence[str], sequence: int) -> None:
-        """Start a new segment after record `sequence`, which is on disk elsewhere."""
+    def __init__(
+        self, directory: Path, tables: Sequence[str], sequence: int, *, reserve_bytes: int
+    ) -> None:
+        """Start a new segment after record `sequence`, which is on disk elsewhere.
+
+        Args:
+            reserve_bytes: disk space to hold for records, so that when others have filled the
+                disk the changes that make room (an upload is done) can still be written.
+        """
+        self._reserve_bytes = reserve_bytes
         self._directory = directory
         self._tables = tuple(tables)
         self._generation = _last_generation(directory)
@@ -94,6 +114,7 @@ class Journal:
         self._segment = self.prepare()
         self._segment.sequence = sequence
         self.synced = sequence
+        self._settle()
 
     @property
     def sequence(self) -> int:
@@ -197,22 +218,36 @@ class Journal:
             self.synced = max(self.synced, old.sequence)
             self._failure = None
             os.close(old.fd)
-        self.remove_older()
+        self._settle()
+
+    def release(self) -> None:
+        """Give back the reserve. Called like `append`, under the owner's lock."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._segment.fd, self._segment.size_bytes)
 
     def discard(self, segment: Segment) -> None:
         """Drop a prepared segment that will not be used."""
         os.close(segment.fd)
         segment.path.unlink(missing_ok=True)
 
-    def remove_older(self) -> None:
-        """Remove all segments but the current one; what cannot be removed is tried again later."""
+    def _settle(self) -> None:
+        """Remove all segments but the current one, then reserve space for it."""
         for path in segment_paths(self._directory):
             if path < self._segment.path:
-                try:
+                # What cannot be removed holds nothing that is not in the database: a replay
+                # skips it, and the next checkpoint tries again.
+                with contextlib.suppress(OSError):
                     path.unlink()
-                except OSError:
-                    # It holds nothing that is not in the database: a replay skips it.
-                    continue
+        disk = os.statvfs(self._directory)
+        # At most a quarter of what is left: a small disk is not ours alone.
+        size = min(self._reserve_bytes, disk.f_bavail * disk.f_frsize // 4)
+        fd, end = self._segment.fd, self._segment.size_bytes
+        if (
+            _fallocate is not None
+            and size > 0
+            and _fallocate(fd, _KEEP_SIZE, ctypes.c_int64(end), ctypes.c_int64(size)) != 0
+        ):
+            self.release()  # a failed call may leave part of it
 
     def close(self) -> None:
         """Close the file; says nothing about durability."""

@@ -221,3 +221,21 @@ def test_the_database_recovers_when_the_disk_has_room_again(small_disk: Path) ->
     assert check(db, last) == last
     db.close()
     run_and_die(lambda: check(StateDB(directory, TABLES), last))
+
+
+def test_updates_go_on_for_a_while_on_a_disk_that_others_have_filled(small_disk: Path) -> None:
+    """Else nothing could note that an upload is done, and its staging file would stay for ever."""
+    directory = small_disk / "state"
+
+    def work() -> None:
+        db = StateDB(directory, TABLES, checkpoint_bytes=256 << 10)
+        with pytest.raises(OSError), (small_disk / "ballast").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for number in range(100):
+            update(db, number)
+            db.sync()
+
+    run_and_die(work)
+    run_and_die(lambda: check(StateDB(directory, TABLES), 99))  # the disk is as full as before
+    run_and_die(lambda: check(StateDB(directory, TABLES), 99))
