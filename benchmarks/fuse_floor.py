@@ -1,6 +1,6 @@
 """The floor of what Python can do on /dev/fuse: files in memory, nothing behind them.
 
-    PYTHONPATH=.:daemon python benchmarks/fuse_floor.py [--profile] [--runs 3]
+    PYTHONPATH=.:daemon python benchmarks/fuse_floor.py [--profile] [--xattrs] [--runs 3]
 
 The server is a process of its own, as in production. Prints the median (lowest to highest) of the
 runs. Needs root. What a real pipe adds to these figures is ours to keep small.
@@ -18,23 +18,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "mount"))
-
-from memfs import MemFs
 
 from pipefsd.transports.kernel import mount as mounting
 from pipefsd.transports.kernel.session import KernelSession
+from tests.mount.memfs import MemFs
 
-_READ_MIB = 512
+_READ_MIB = 256
 _CREATES = 3000
 _LISTED = 5000
 _RANDOM = 10000
 
 
-def _serve(fd: int, profile: bool) -> None:
+def _serve(fd: int, profile: bool, xattrs: bool) -> None:
     fs = MemFs()
+    fs.discard = True
+    fs.xattr_less = not xattrs
     for name, size in (("big", _READ_MIB << 20), ("small", 16 << 20)):
         fs.put(name, bytes(size))
     session = KernelSession(fd, fs)
@@ -108,8 +108,8 @@ def _measure(directory: Path, runs: int) -> None:
     many.mkdir()
     for i in range(_LISTED):
         os.close(os.open(many / f"file-number-{i:05}", os.O_CREAT | os.O_WRONLY, 0o644))
-    table = (
-        ("sequential read of 512 MiB, GB/s", lambda: _read(directory / "big")),
+    table: tuple[tuple[str, Callable[[], float]], ...] = (
+        ("sequential read of 256 MiB, GB/s", lambda: _read(directory / "big")),
         ("sequential write of 256 MiB, GB/s", lambda: _write(directory / "new")),
         ("4 KiB random reads, 1/s", lambda: _random(directory / "small")),
         ("creates (create, flush, release), 1/s", lambda: _create(directory / "made")),
@@ -125,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--xattrs", action="store_true", help="`ls -l` asks two a file")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="fuse-floor-"))
     fd = mounting.mount(directory, fsname="floor", allow_other=False)
@@ -132,7 +133,7 @@ def main() -> None:
     mounting.set_readahead(directory)
     server = os.fork()
     if server == 0:
-        _serve(fd, options.profile)
+        _serve(fd, options.profile, options.xattrs)
         os._exit(0)
     os.close(fd)
     try:

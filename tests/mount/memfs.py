@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
 
 from pipefsd.transports.base import (
     Attr,
@@ -29,6 +34,7 @@ from pipefsd.transports.base import (
     Statfs,
     WouldBlock,
 )
+from pipefsd.transports.kernel.session import KernelSession, Negotiated
 
 _TRUNCATING_MODES = (0, 1)  # default, and FALLOC_FL_KEEP_SIZE
 
@@ -57,9 +63,14 @@ class MemFs:
         self.ttl_s = ttl_s
         self.keep_cache = keep_cache
         self.direct_io = False
+        self.discard = False
+        """Writes only change the size: a benchmark's own memory traffic is not the transport's."""
+        self.xattr_less = False
+        """Answer ENOSYS to xattr requests, as a filesystem without them does."""
         self.calls: Counter[str] = Counter()
         self.read_sizes: list[int] = []
         self.interrupted = 0
+        self.waiting = 0
         self.resent: list[str] = []
         self.callers: list[tuple[int, int]] = []
         self.gate: Callable[[int], bool] | None = None
@@ -72,6 +83,7 @@ class MemFs:
         self._nodes: dict[int, Node] = {}
         self._next = 1
         self._handles: dict[int, list[tuple[bytes, int]] | int] = {}
+        self._backing_fds: dict[int, int] = {}
         self._fh = 0
         self._new(stat.S_IFDIR | 0o755, 0, 0)
 
@@ -164,11 +176,17 @@ class MemFs:
             return
         if not caller.may_block:
             raise WouldBlock
-        while self.gate(node):
-            if caller.interrupted():
-                self.interrupted += 1
-                raise _fail(errno.EINTR)
-            time.sleep(0.005)
+        with self._lock:
+            self.waiting += 1
+        try:
+            while self.gate(node):
+                if caller.interrupted():
+                    self.interrupted += 1
+                    raise _fail(errno.EINTR)
+                time.sleep(0.005)
+        finally:
+            with self._lock:
+                self.waiting -= 1
 
     # --- Operations ------------------------------------------------------------------------
     def start(self, notifier: Notifier, features: Features) -> None:
@@ -309,7 +327,7 @@ class MemFs:
                 self._touch(node)
             opened = Opened(self._open(node), self.keep_cache, self.direct_io)
             if n.backing is not None:
-                opened.backing_fd = os.open(n.backing, os.O_RDWR)
+                opened.backing_fd = self._backing_fds[opened.fh] = os.open(n.backing, os.O_RDWR)
             return opened
 
     def read(self, caller: Caller, node: int, fh: int, offset: int, size: int) -> ReadReply:
@@ -327,6 +345,9 @@ class MemFs:
         self._seen("write", caller)
         with self._lock:
             n = self._get(node)
+            if self.discard:
+                n.attr.size = max(n.attr.size, offset + len(data))
+                return len(data)
             if offset > len(n.data):
                 n.data.extend(bytes(offset - len(n.data)))
             n.data[offset : offset + len(data)] = data
@@ -339,6 +360,8 @@ class MemFs:
     def release(self, caller: Caller, node: int, fh: int, flags: int) -> None:
         self._seen("release", caller)
         self._handles.pop(fh, None)
+        if fh in self._backing_fds:
+            os.close(self._backing_fds.pop(fh))
 
     def fsync(self, caller: Caller, node: int, fh: int, datasync: bool) -> None:
         self._seen("fdatasync" if datasync else "fsync", caller)
@@ -382,6 +405,8 @@ class MemFs:
 
     def getxattr(self, caller: Caller, node: int, name: bytes) -> bytes:
         self._seen("getxattr", caller)
+        if self.xattr_less:
+            raise _fail(errno.ENOSYS)
         try:
             return self._get(node).xattrs[name]
         except KeyError:
@@ -442,3 +467,31 @@ class MemFs:
 
     def syncfs(self, caller: Caller) -> None:
         self._seen("syncfs", caller)
+
+
+def main() -> None:
+    """`memfs.py FD RECORD GATE REPORT [die]`: serve one file, "data", as a worker would.
+
+    RECORD holds what was negotiated, if an earlier worker got that far. While GATE exists, reads
+    wait. REPORT gets the operations that were asked again. "die" ends the process after INIT was
+    recorded and before it is answered.
+    """
+    fd, record, gate, report = int(sys.argv[1]), *map(Path, sys.argv[2:5])
+
+    def keep(agreed: Negotiated) -> None:
+        record.write_bytes(msgspec.json.encode(agreed))
+        if "die" in sys.argv:
+            os._exit(1)
+
+    fs = MemFs()
+    fs.put("data", bytes(range(256)) * 4096)
+    fs.gate = lambda node: gate.exists()
+    known = msgspec.json.decode(record.read_bytes(), type=Negotiated) if record.exists() else None
+    session = KernelSession(fd, fs, negotiated=known, on_negotiated=keep)
+    signal.signal(signal.SIGTERM, lambda *_: session.stop())
+    reason = session.run()
+    report.write_text(" ".join([reason, *fs.resent]))
+
+
+if __name__ == "__main__":
+    main()

@@ -61,7 +61,7 @@ class FileHandlers:
 
     def create(self, caller: Caller, node: int, request: memoryview) -> bytes:
         flags, mode, caller.umask, _more = wire.CREATE_IN.unpack_from(request, _BODY)
-        name = bytes(request[_BODY + wire.CREATE_IN.size : -1])
+        name = wire.name(request, _BODY + wire.CREATE_IN.size)
         entry, opened = self._ops.create(caller, node, name, mode, flags)
         backing_id = 0
         if opened.backing_fd is not None and self._backing is not None:

@@ -54,7 +54,7 @@ class NameHandlers:
         }
 
     def lookup(self, caller: Caller, node: int, request: memoryview) -> bytes:
-        return wire.pack_entry(self._ops.lookup(caller, node, bytes(request[_BODY:-1])))
+        return wire.pack_entry(self._ops.lookup(caller, node, wire.name(request, _BODY)))
 
     def forget(self, caller: Caller, node: int, request: memoryview) -> None:
         (count,) = wire.U64.unpack_from(request, _BODY)
@@ -105,42 +105,44 @@ class NameHandlers:
         return self._ops.readlink(caller, node)
 
     def symlink(self, caller: Caller, node: int, request: memoryview) -> bytes:
-        name, target = wire.names(request, _BODY)
+        name, target, _ = bytes(request[_BODY:]).split(b"\0")
+        if len(name) > wire.NAME_MAX:
+            raise oserror(errno.ENAMETOOLONG)
         return wire.pack_entry(self._ops.symlink(caller, node, name, target))
 
     def mknod(self, caller: Caller, node: int, request: memoryview) -> bytes:
         mode, rdev, caller.umask = wire.MKNOD_IN.unpack_from(request, _BODY)
-        name = bytes(request[_BODY + wire.MKNOD_IN.size : -1])
+        name = wire.name(request, _BODY + wire.MKNOD_IN.size)
         return wire.pack_entry(self._ops.mknod(caller, node, name, mode, rdev))
 
     def mkdir(self, caller: Caller, node: int, request: memoryview) -> bytes:
         mode, caller.umask = wire.MKDIR_IN.unpack_from(request, _BODY)
-        name = bytes(request[_BODY + wire.MKDIR_IN.size : -1])
+        name = wire.name(request, _BODY + wire.MKDIR_IN.size)
         return wire.pack_entry(self._ops.mkdir(caller, node, name, mode))
 
     def unlink(self, caller: Caller, node: int, request: memoryview) -> bytes:
-        self._ops.unlink(caller, node, bytes(request[_BODY:-1]))
+        self._ops.unlink(caller, node, wire.name(request, _BODY))
         return b""
 
     def rmdir(self, caller: Caller, node: int, request: memoryview) -> bytes:
-        self._ops.rmdir(caller, node, bytes(request[_BODY:-1]))
+        self._ops.rmdir(caller, node, wire.name(request, _BODY))
         return b""
 
     def rename(self, caller: Caller, node: int, request: memoryview) -> bytes:
         (parent2,) = wire.RENAME_IN.unpack_from(request, _BODY)
-        name, name2 = wire.names(request, _BODY + wire.RENAME_IN.size)
+        name, name2 = wire.two_names(request, _BODY + wire.RENAME_IN.size)
         self._ops.rename(caller, node, name, parent2, name2, 0)
         return b""
 
     def rename2(self, caller: Caller, node: int, request: memoryview) -> bytes:
         parent2, flags = wire.RENAME2_IN.unpack_from(request, _BODY)
-        name, name2 = wire.names(request, _BODY + wire.RENAME2_IN.size)
+        name, name2 = wire.two_names(request, _BODY + wire.RENAME2_IN.size)
         self._ops.rename(caller, node, name, parent2, name2, flags)
         return b""
 
     def link(self, caller: Caller, node: int, request: memoryview) -> bytes:
         (source,) = wire.U64.unpack_from(request, _BODY)
-        name = bytes(request[_BODY + wire.U64.size : -1])
+        name = wire.name(request, _BODY + wire.U64.size)
         return wire.pack_entry(self._ops.link(caller, source, node, name))
 
     def statfs(self, caller: Caller, node: int, request: memoryview) -> bytes:
@@ -153,7 +155,7 @@ class NameHandlers:
 
     def getxattr(self, caller: Caller, node: int, request: memoryview) -> bytes:
         (room,) = wire.GETXATTR_IN.unpack_from(request, _BODY)
-        name = bytes(request[_BODY + wire.GETXATTR_IN.size : -1])
+        name = wire.name(request, _BODY + wire.GETXATTR_IN.size)
         return _sized(self._ops.getxattr(caller, node, name), room)
 
     def listxattr(self, caller: Caller, node: int, request: memoryview) -> bytes:
@@ -168,7 +170,7 @@ class NameHandlers:
         return b""
 
     def removexattr(self, caller: Caller, node: int, request: memoryview) -> bytes:
-        self._ops.removexattr(caller, node, bytes(request[_BODY:-1]))
+        self._ops.removexattr(caller, node, wire.name(request, _BODY))
         return b""
 
     def syncfs(self, caller: Caller, node: int, request: memoryview) -> bytes:

@@ -265,6 +265,8 @@ def _raise_helper(directory: Path, said: str) -> NoReturn:
             hint="mount without allow_other, or have root add that line",
         )
     message = f"cannot mount on {directory}: {said or 'fusermount3 gave no reason'}"
+    if f"open {_DEVICE}" in said:
+        raise AccessDenied(message, hint=f"have root run: chmod 666 {_DEVICE}")
     if "ermission denied" in said or "not permitted" in said or "has write access" in said:
         raise AccessDenied(message, hint="the directory must be yours; " + _HINT_CONTAINER)
     raise Refused(message)

@@ -215,7 +215,7 @@ def _reason(error: OSError) -> Reason | None:
 def _may_pass_through() -> bool:
     """The kernel lets only CAP_SYS_ADMIN register backing files."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
             for line in status:
                 if line.startswith("CapEff:"):
                     return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)

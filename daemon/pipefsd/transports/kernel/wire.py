@@ -7,6 +7,7 @@ filesystem. Offsets into a request count from its header, so that no slice is ne
 
 from __future__ import annotations
 
+import errno
 from struct import Struct
 
 from pipefsd.transports.base import Attr, DirEntry, Entry, Opened, Statfs
@@ -66,6 +67,7 @@ COPY_FILE_RANGE_64 = 53
 OPCODE_NAMES = {
     value: name.lower() for name, value in list(globals().items()) if isinstance(value, int)
 }
+NAME_MAX = 255
 OPCODES = 64
 """Length of a table indexed by opcode; what lies beyond is unknown to us."""
 
@@ -277,6 +279,21 @@ def pack_statfs(st: Statfs) -> bytes:
     # fmt: on
 
 
-def names(request: memoryview, start: int) -> list[bytes]:
-    """NUL-terminated names from `start` to the end of the request."""
-    return bytes(request[start:]).split(b"\0")[:-1]
+def name(request: memoryview, start: int) -> bytes:
+    """The name that is the rest of the request.
+
+    Raises:
+        OSError: ENAMETOOLONG; the kernel itself lets more than NAME_MAX through.
+    """
+    found = bytes(request[start:-1])
+    if len(found) > NAME_MAX:
+        raise OSError(errno.ENAMETOOLONG, "File name too long")
+    return found
+
+
+def two_names(request: memoryview, start: int) -> tuple[bytes, bytes]:
+    """Both names of a rename; bounded as in `name`."""
+    first, second, _ = bytes(request[start:]).split(b"\0")
+    if len(first) > NAME_MAX or len(second) > NAME_MAX:
+        raise OSError(errno.ENAMETOOLONG, "File name too long")
+    return first, second
