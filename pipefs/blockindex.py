@@ -16,12 +16,13 @@ Every function takes a transaction and does no I/O beyond it. Never touches a se
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipefs.errors import Corrupt
+from pipefs.errors import Corrupt, Refused
 from pipefs.lmdbenv import LmdbError, Transaction, open_env, translate
 from pipefs.types import BlockId
 
@@ -83,29 +84,58 @@ class Index:
         self._pins: Any = tables["pins"]
         self._meta: Any = tables["meta"]
 
+        # Guards the two below. `close` waits until no transaction is left: unmapping under one
+        # would be SIGSEGV.
+        self._idle = threading.Condition()
+        self._users = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """Wait for transactions to end, then close. Later ones are `Refused`."""
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: self._users == 0)
+        self.env.close()
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        with self._idle:
+            if self._closed:
+                raise Refused(f"the block cache in {self.directory} is closed")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._users -= 1
+                if self._users == 0:
+                    self._idle.notify_all()
+
     def size_bytes(self) -> int:
         return (int(self.env.info()["last_pgno"]) + 1) * 4096
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A pooled read transaction. For microseconds: it holds back the reuse of pages."""
-        try:
-            txn = self.env.begin(buffers=True)
+        with self._used():
             try:
-                yield txn
-            finally:
-                txn.abort()
-        except LmdbError as e:
-            raise translate(e, self.directory) from e
+                txn = self.env.begin(buffers=True)
+                try:
+                    yield txn
+                finally:
+                    txn.abort()
+            except LmdbError as e:
+                raise translate(e, self.directory) from e
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
         """The write transaction: also the one lock for all writing to the cache."""
-        try:
-            with self.env.begin(write=True) as txn:
-                yield txn
-        except LmdbError as e:
-            raise translate(e, self.directory) from e
+        with self._used():
+            try:
+                with self.env.begin(write=True) as txn:
+                    yield txn
+            except LmdbError as e:
+                raise translate(e, self.directory) from e
 
     # Blocks
 

@@ -273,8 +273,7 @@ class BlockCache:
     def used_bytes(self) -> int:
         """Bytes of all files of the cache."""
         with self._index.reading() as txn:
-            used = sum(s.used for s in self._index.segments(txn))
-        return used + self._index.size_bytes()
+            return sum(s.used for s in self._index.segments(txn)) + self._index.size_bytes()
 
     def stats(self) -> CacheStats:
         with self._index.reading() as txn:
@@ -288,8 +287,8 @@ class BlockCache:
             self.flush_touches()
         except PipefsError as e:
             log.warning("block cache: recent reads are not recorded: %s", e)
+        self._index.close()
         self._segments.close()
-        self._index.env.close()
         self._home.leave(self._sync_files)
 
     # Inside
@@ -297,7 +296,7 @@ class BlockCache:
     def _prepare(self) -> None:
         """First user: open the index and remove what a crash left. Under the exclusive lock."""
         if self._opened is not None:
-            self._opened.env.close()
+            self._opened.close()
             self._opened = None
         index = self._opened = Index(self.directory / INDEX_DIR)
         with index.reading() as txn:

@@ -112,6 +112,7 @@ class Segments:
         # blocks. Innermost: nothing else is taken under it.
         self._lock = threading.Lock()
         self._open: dict[int, Segment] = {}
+        self._closed = False
 
     def path(self, serial: int) -> Path:
         return self.directory / f"{SEGMENT_PREFIX}{serial:08d}"
@@ -120,6 +121,8 @@ class Segments:
         """The segment, kept open until `release`; None when it is gone or not readable."""
         with self._lock:
             segment = self._open.get(serial)
+            if self._closed:
+                return None
             if segment is None:
                 segment = self._open_segment(serial, capacity, create)
                 if segment is None:
@@ -184,6 +187,8 @@ class Segments:
 
     def close(self) -> None:
         """Close all; those with leases out stay mapped until the leases end."""
+        with self._lock:
+            self._closed = True
         for serial in self.opened():
             self.forget(serial)
 

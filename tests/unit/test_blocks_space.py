@@ -14,7 +14,7 @@ import pytest
 
 from pipefs import blockfill
 from pipefs.blocks import BlockCache
-from pipefs.errors import NoSpace
+from pipefs.errors import NoSpace, Refused
 from pipefs.segments import MIN_SEGMENT_BYTES
 from tests.blocktools import LIMIT, MIB, V1, V2, V3, block, bytes_of, disk_bytes, run
 
@@ -258,3 +258,30 @@ def test_a_disk_full_at_opening_is_no_space(small_disk: Path) -> None:
 
 def test_segments_are_committed_in_pieces_smaller_than_they_are() -> None:
     assert blockfill.PENDING_BYTES * 4 <= MIN_SEGMENT_BYTES
+
+
+def test_close_waits_for_users_and_refuses_later_ones(folder: Path) -> None:
+    """A fetcher that still inserts while the daemon stops must not touch an unmapped file."""
+    cache = BlockCache(folder, limit_bytes=LIMIT)
+    ends: list[type] = []
+
+    def work(version: bytes) -> None:
+        try:
+            for n in range(10_000):
+                cache.insert(version, n % 50, block(n), block_count=50)
+                bytes_of(cache, version, n % 50)
+        except Refused as e:
+            ends.append(type(e))
+
+    threads = [threading.Thread(target=work, args=(bytes([n]) * 16,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while cache.stats().inserted < 50:
+        pass
+    cache.close()
+    for thread in threads:
+        thread.join()
+    assert ends == [Refused] * 4
+    cache = BlockCache(folder, limit_bytes=LIMIT)
+    assert cache.stats().segments > 0
+    cache.close()
