@@ -20,7 +20,7 @@ from pipefs.config import Settings, check_options
 from pipefs.descriptor import Found, PipeDescriptor
 from pipefs.errors import NotFound, StoreError, Unsupported, UsageError
 from pipefs.home import Home, check_name
-from pipefs.registry import Pipe, Registry, open_store_for
+from pipefs.registry import PATIENCE_S, Pipe, Registry, open_store_for
 from pipefs.stores.base import Capabilities, Store
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def create_pipe(
     where = normal_url(url or registry.new_url(name or ""))
     settings = registry.settings_for(name or "", options)
     made = create_bucket and _create_bucket(where, settings)
-    store = open_store_for(where, settings)
+    store = open_store_for(where, settings, patience_s=PATIENCE_S)
     try:
         return _create_in(registry, store, name, where, options, bucket_created=made)
     finally:
@@ -170,7 +170,7 @@ def s3_of(store: Store) -> S3Store | None:
 
 def _create_bucket(url: str, settings: Settings) -> bool:
     """Make the bucket if it is missing: versioning on, unfinished uploads end after a week."""
-    store = open_store_for(url, settings)
+    store = open_store_for(url, settings, patience_s=PATIENCE_S)
     try:
         s3 = s3_of(store)
         if s3 is None:

@@ -63,9 +63,14 @@ class Pipe:
     settings: Settings = field(default_factory=Settings)
     """All layers resolved."""
 
-    def open_store(self) -> Store:
-        """The pipe's store, with its settings. The caller closes it."""
-        return open_store_for(self.url, self.settings)
+    def open_store(self, *, patience_s: float | None = None) -> Store:
+        """The pipe's store, with its settings. The caller closes it.
+
+        Args:
+            patience_s: how long an operation is tried while the store does not answer; None is
+                the store's own bound, right for a daemon.
+        """
+        return open_store_for(self.url, self.settings, patience_s=patience_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,15 @@ Problems = list[PipefsError]
 Layers = list[Mapping[str, object]]
 
 
-def open_store_for(url: str, settings: Settings) -> Store:
+PATIENCE_S = 10.0
+"""For a command somebody waits for: longer than a hiccup, shorter than a coffee."""
+
+
+def open_store_for(url: str, settings: Settings, *, patience_s: float | None = None) -> Store:
+    """The store of a URL; see `Pipe.open_store`."""
     # Here: boto3 takes 0.4 s to import, and `pipefs list` needs no store.
     from pipefs.stores.opening import open_store
+    from pipefs.stores.retrying import RetryPolicy
 
     return open_store(
         url,
@@ -100,6 +111,7 @@ def open_store_for(url: str, settings: Settings) -> Store:
         sse=settings.sse,
         kms_key=settings.kms_key,
         requester_pays=settings.requester_pays,
+        policy=None if patience_s is None else RetryPolicy(deadline_s=patience_s),
     )
 
 
@@ -285,7 +297,7 @@ class Registry:
                 hint="pipefs profile create team -o root=s3://bucket/pipes, "
                 "then pipefs --profile team list --remote",
             )
-        store = open_store_for(settings.root, settings)
+        store = open_store_for(settings.root, settings, patience_s=PATIENCE_S)
 
         def look(folder: str) -> RemotePipe | PipefsError | None:
             key = f"{folder}/{PIPE_KEY}"

@@ -6,20 +6,25 @@ only copy of something; a mounted pipe is asked through its worker instead.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipefs.errors import Busy, PipefsError, Refused
 from pipefs.home import Home
 
 
 def waiting_changes(home: Home, name: str) -> int:
-    """Changes that are not in the store yet, 0 when the pipe was never mounted here.
+    """Changes that are not in the store yet, 0 when the pipe was never mounted here. Files that
+    stay local by `local_only` count: they are nowhere else.
 
     Raises:
         Busy: a process has the pipe open. Refused: the state cannot be read, so nobody knows.
     """
     folder = home.pipe_state(name)
-    databases = sorted(path.parent for path in folder.glob("**/data.mdb"))
+    if not (folder / "tree" / "data.mdb").exists():
+        # Without the tree the outbox is rebuilt from the staging files, so each may count.
+        return sum(1 for _ in (folder / "staging").glob("*.data"))
     try:
-        return sum(_count(str(database)) for database in databases)
+        return _count(folder / "tree")
     except Busy:
         raise
     except PipefsError as e:
@@ -30,17 +35,20 @@ def waiting_changes(home: Home, name: str) -> int:
         ) from e
 
 
-def _count(folder: str) -> int:
+def _count(folder: Path) -> int:
     # Here: most commands never look, and LMDB takes its time to load.
-    from pathlib import Path
-
     from pipefs import tree
     from pipefs.db import StateDB
+    from pipefs.records import decode_staging, ino_of
 
-    db = StateDB(Path(folder), tree.TABLES)
+    db = StateDB(folder, tree.TABLES)
     try:
         with db.view() as view:
-            files = sum(1 for _ in tree.overlay_inos(view))
-            return files + sum(1 for _ in view.scan("gone"))
+            files = {int(ino_of(key)) for key, _ in view.scan("ready")}
+            for key, raw in view.scan("staging"):
+                mark = decode_staging(raw)
+                if mark.changed or mark.writers:
+                    files.add(int(ino_of(key)))
+            return len(files) + view.count("gone") + view.count("relocate")
     finally:
         db.close()

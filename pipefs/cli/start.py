@@ -12,7 +12,7 @@ from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.output import printable, table, tilde
 from pipefs.config import SPECS, parse_assignments, travelling
 from pipefs.errors import PartlyDone, PipefsError, Refused
-from pipefs.registry import Pipe, Registry
+from pipefs.registry import PATIENCE_S, Pipe, Registry
 from pipefs.units import show_count, show_size
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _describe_again(app: App, pipe: Pipe, options: dict[str, object]) -> None:
     from pipefs.descriptor import update_descriptor
     from pipefs.errors import AccessDenied
 
-    store = pipe.open_store()
+    store = pipe.open_store(patience_s=PATIENCE_S)
     try:
         update_descriptor(store, options)
     except AccessDenied:

@@ -1,4 +1,4 @@
-"""create, list, show, set, remove, doctor and profile, as processes on the embedded store."""
+"""create, list, show, set, remove, doctor and profile on the embedded store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from pipefs.cli.main import cli
 from pipefs.stores.local import LocalStore
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., Result]
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -21,21 +23,15 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `pipefs` in a home of its own; `code` is the exit code it must have."""
-    env = {
-        **os.environ,
-        "PIPEFS_HOME": str(tmp_path / "home"),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    monkeypatch.chdir(tmp_path)
 
-    def go(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "pipefs.cli.main", *words],
-            env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path,
-        )  # fmt: skip
-        assert done.returncode == code, (done.args[3:], done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
+    def go(*words: str, code: int = 0, home: str = "home") -> Result:
+        env = {"PIPEFS_HOME": str(tmp_path / home)}
+        done = CliRunner().invoke(cli, words, env=env)
+        assert done.exit_code == code, (words, done.stdout, done.stderr)
+        assert "Traceback (most recent" not in done.stderr
         return done
 
     return go
@@ -70,16 +66,10 @@ def test_another_machine_adopts_the_pipe_from_its_store(run: Run, tmp_path: Path
     url = (tmp_path / "shared").as_uri()
     options = ("-o", "include=*.csv", "-o", 'schema={"pandas":{"sep":";"}}', "-o", "region=here")
     run("create", "sales", url, *options)
-    env_home = tmp_path / "other"
-    done = subprocess.run(
-        [sys.executable, "-m", "pipefs.cli.main", "create", url],
-        env=_environment(env_home),
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = run("create", url, home="other")
     assert done.stdout.startswith("sales  ")
     assert "made 20" in done.stdout
-    text = (env_home / "config" / "pipes" / "sales.toml").read_text()
+    text = (tmp_path / "other" / "config" / "pipes" / "sales.toml").read_text()
     assert "*.csv" in text
     assert "pandas" in text
     assert "here" not in text
@@ -271,6 +261,29 @@ def test_list_imports_nothing_heavy(tmp_path: Path) -> None:
     env = _environment(tmp_path)
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipefs.cli.main", "show", "x"],
+        env=_environment(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith('pipefs: there is no pipe "x"')
+
+
+def test_a_bug_is_one_line_and_its_traceback_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(_: object) -> None:
+        raise ZeroDivisionError("by hand")
+
+    monkeypatch.setattr("pipefs.registry.Registry.names", bug)
+    done = run("list", code=1)
+    log = tmp_path / "home" / "state" / "log" / "pipefs.log"
+    assert "internal error: ZeroDivisionError: by hand" in done.stderr
+    assert str(log) in done.stderr
+    assert "in bug" in log.read_text()
 
 
 def test_a_reader_that_goes_away_is_no_error(run: Run, tmp_path: Path) -> None:
