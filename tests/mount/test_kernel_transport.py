@@ -508,6 +508,7 @@ def test_unmounting_ends_the_session() -> None:
         mounting.unmount(path)
         assert serving.join() == "unmounted"
         assert fs.stopped.is_set()
+        serving.session.stop()  # too late, and harmless
 
 
 def test_aborting_ends_the_session_and_leaves_a_dead_mount() -> None:
@@ -521,6 +522,21 @@ def test_aborting_ends_the_session_and_leaves_a_dead_mount() -> None:
         assert mounting.is_dead(path)
         with pytest.raises(Busy, match="dead mount"):
             mounting.mount(path, fsname="again", allow_other=False)
+
+
+def test_aborting_interrupts_what_waits() -> None:
+    fs = MemFs()
+    fs.put("cold", b"never")
+    fs.gate = lambda node: True
+    with bare_mount() as (path, fd):
+        serving = Serving(KernelSession(fd, fs))
+        thread, results = in_thread((path / "cold").read_bytes)
+        until(lambda: fs.waiting == 1)
+        mounting.abort(mounting.connection_id(path))
+        assert serving.join() == "aborted"
+        thread.join(WAIT_S)
+        assert isinstance(results[0], OSError)
+        assert fs.interrupted >= 1
 
 
 def test_a_stopped_session_leaves_the_mount_to_the_next() -> None:
@@ -622,6 +638,21 @@ def test_a_backed_file_is_read_and_written_by_the_kernel_alone(tmp_path: Path) -
         assert (path / "file").read_bytes() == b"STAGED content"
 
 
+def test_passthrough_writes_cause_no_requests(tmp_path: Path) -> None:
+    backing = tmp_path / "staged"
+    backing.touch()
+    fs = MemFs()
+    fs.back("file", str(backing))
+    with served(fs) as path:
+        with open(path / "file", "r+b", buffering=0) as f:
+            fs.calls.clear()
+            for _ in range(50):
+                f.write(b"piece")
+            # The kernel asks once for security.capability; without HANDLE_KILLPRIV_V2 each time.
+            assert sum(fs.calls.values()) <= 1, fs.calls
+        assert backing.stat().st_size == 250
+
+
 def test_a_recorded_backing_id_serves_the_next_worker(tmp_path: Path) -> None:
     backing = tmp_path / "staged"
     backing.write_bytes(b"staged content")
@@ -689,6 +720,16 @@ def test_a_read_only_mount_refuses_writes() -> None:
         mounting.unmount(path)
         serving.join()
         os.close(fd)
+
+
+def test_a_mount_is_found_through_a_symlink(tmp_path: Path) -> None:
+    with served(MemFs()) as path:
+        (tmp_path / "link").symlink_to(path)
+        found = mounting.is_mounted(tmp_path / "link")
+        assert found is not None
+        assert found.mount_point == path
+        mounting.unmount(tmp_path / "link")
+        assert mounting.is_mounted(path) is None
 
 
 def test_a_mount_in_use_is_busy_and_goes_lazily() -> None:

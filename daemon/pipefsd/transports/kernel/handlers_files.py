@@ -129,7 +129,7 @@ class FileHandlers:
         # Only now: an iteration that would block half way is done again from the start.
         looked_up = self._ops.looked_up
         for item in sent:
-            if item.entry is not None and item.entry.node:
+            if item.entry is not None and item.entry.node and item.entry.attr is not None:
                 looked_up(item.entry.node)
         return b"".join(out)
 

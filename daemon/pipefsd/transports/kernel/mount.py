@@ -90,6 +90,10 @@ def unmount(directory: Path, *, lazy: bool = False) -> None:
     Raises:
         NotFound: not a mount point. Busy: in use. AccessDenied: not yours.
     """
+    found = is_mounted(directory)
+    if found is None:
+        raise NotFound(f"cannot unmount {directory}: nothing is mounted there")
+    directory = found.mount_point
     if os.geteuid() != 0:
         command = [_helper(), "-u", *(["-z"] if lazy else []), "--", os.fspath(directory)]
         run = subprocess.run(command, capture_output=True, text=True, errors="replace")

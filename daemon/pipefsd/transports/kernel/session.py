@@ -13,6 +13,7 @@ import logging
 import mmap
 import os
 import select
+import weakref
 from collections.abc import Callable
 from typing import Literal
 
@@ -81,6 +82,8 @@ class KernelSession:
         self._backing = backing
         self._record_backing = record_backing
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Closed with the object, not by `run`: a late `stop` must not hit somebody else's number.
+        weakref.finalize(self, os.close, self._wake)
         self.notifier = KernelNotifier(fd)
 
     @property
@@ -89,7 +92,8 @@ class KernelSession:
         return self._negotiated
 
     def stop(self) -> None:
-        """Make `run` return without unmounting. From any thread or signal handler, any time."""
+        """Make `run` return without unmounting. From any thread or signal handler, any time; no
+        effect on a session that has ended."""
         os.eventfd_write(self._wake, 1)
 
     def run(self) -> Reason:
@@ -116,9 +120,11 @@ class KernelSession:
         pool = Pool(dispatcher.serve, self._pool_threads)
         dispatcher.use_pool(pool)
         self.notifier.start(epochs=agreed.epochs)
-        self._operations.start(self.notifier, features(agreed))
         try:
+            self._operations.start(self.notifier, features(agreed))
             reason = self._loop(dispatcher, pool, agreed.max_write)
+            if reason == "aborted":
+                pool.interrupt_all()  # those who asked have their error already
         finally:
             self._wind_up(dispatcher, pool)
         if reason != "stopped":
@@ -203,7 +209,6 @@ class KernelSession:
         dispatcher.mute()
         pool.close()
         self.notifier.stop()
-        os.close(self._wake)
 
 
 def _reason(error: OSError) -> Reason | None:
