@@ -52,6 +52,8 @@ class Draining(Struct, tag="draining", frozen=True):
     files: int
     bytes: int
     done: bool
+    error: WireError | None = None
+    """Why it ended early; the figures are then the last ones known."""
 
 
 class Gone(Struct, tag="gone", frozen=True):
@@ -74,6 +76,8 @@ class Drain(Struct, tag="drain", frozen=True):
 
 class CancelDrain(Struct, tag="cancel", frozen=True):
     """Stop waiting for the outbox and go on serving."""
+
+    number: int
 
 
 class Stop(Struct, tag="stop", frozen=True):
@@ -157,3 +161,8 @@ class WorkerSpec:
     negotiated: bytes | None = None
     """What INIT agreed on with an earlier worker, as JSON."""
     features: tuple[str, ...] = ()
+
+    @property
+    def backing_path(self) -> str:
+        """Where workers keep the kernel's passthrough ids for the next one."""
+        return f"{self.socket_path}.backing"

@@ -13,6 +13,7 @@ import gc
 import importlib
 import logging
 import os
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ from pipefs.errors import PipefsError, TimedOut
 from pipefs.home import Home, resolve_home
 from pipefs.protocol import Mount
 from pipefsd import logs
+from pipefsd.bounds import Bounds
 from pipefsd.lock import AlreadyRunning, acquire_lock
-from pipefsd.mounted import Bounds
 from pipefsd.pipes import build_service
 from pipefsd.supervisor import Factory, Supervisor
 
@@ -106,12 +107,24 @@ def run(
             name, directory = arguments.foreground
             first.append(Mount(name, os.path.abspath(directory)))
             bounds = replace(bounds, idle_exit_s=0.5)
+        # A folder to stand in would be kept busy, and might be one of our own mounts.
+        os.chdir("/")
+        _raise_descriptor_limit()
         supervisor = Supervisor(
             home, factory=factory, joined=detached or bool(first), bounds=bounds
         )
         return asyncio.run(supervisor.run(first))
     finally:
         os.close(lock)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each file open for writing costs a worker a descriptor; the usual soft limit of 1024 is
+    for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _detach() -> None:
@@ -123,10 +136,11 @@ def _detach() -> None:
 
 def _lock(home: Home, *, patient: bool) -> int | None:
     """The lock; None when a supervisor that answers makes us superfluous (only `patient`)."""
+    # With the state, which it protects: the folder of the sockets depends on the login session.
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
-            return acquire_lock(home.run / "supervisor.lock")
+            return acquire_lock(home.state / "supervisor.lock")
         except AlreadyRunning:
             if not patient:
                 raise

@@ -16,13 +16,13 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pipefs.errors import PipefsError, TimedOut
 from pipefsd import logs, mountpoint
+from pipefsd.bounds import BACKOFF_S, Bounds
 from pipefsd.children import Answer, Work, run_errand
 from pipefsd.handoff import Negotiated, WorkerSpec
 from pipefsd.mountpoint import MountPlan
@@ -32,31 +32,6 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[WorkerSpec, socket.socket], int]
 """What a forked worker executes: `worker.worker_main`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How long the supervisor waits for what, in seconds unless named otherwise."""
-
-    start_s: float = 30.0
-    """For a worker to open its state, and for the mount to answer."""
-    restart_s: float = 60.0
-    """Without a worker for so long, the connection is aborted (DESIGN: 60 s)."""
-    crashes: int = 5
-    """So many deaths within `crash_window_s` are a loop, not bad luck."""
-    crash_window_s: float = 60.0
-    drain_s: float = 60.0
-    """For the outbox, when the mount goes without a request that says otherwise."""
-    stop_s: float = 15.0
-    """For a worker to stop before it is killed."""
-    errand_s: float = 20.0
-    """For checking a directory, mounting, unmounting."""
-    idle_exit_s: float = 30.0
-    """A supervisor that a mount command started ends after so long without a mount."""
-
-
-BACKOFF_S = (0.0, 0.25, 1.0, 2.0, 4.0, 8.0)
-"""Waits before each new worker; the last one repeats."""
 
 
 class Mounted:
@@ -77,10 +52,13 @@ class Mounted:
         self.gone = asyncio.Event()
         self._run = run
         self._bounds = bounds
-        self._deaths: deque[float] = deque(maxlen=bounds.crashes)
+        self._deaths: list[float] = []
         self._settled = asyncio.Event()
         self._left = asyncio.Event()
+        # Held while the mount is taken down.
+        self._leaving = asyncio.Lock()
         self._hurry = asyncio.Event()
+        self._lost_early = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -109,29 +87,51 @@ class Mounted:
         Raises:
             PipefsError: why not; nothing is left mounted then.
         """
-        answer, descriptor = await self._errand(partial(mountpoint.mount_pipe, self.plan), "mount")
-        if descriptor is None:
-            raise PipefsError(f"mounting {self.label} gave no descriptor")
+        try:
+            work = partial(mountpoint.mount_pipe, self.plan)
+            answer, descriptor = await self._errand(work, "mount")
+            if descriptor is None:
+                raise PipefsError(f"mounting {self.label} gave no descriptor")
+        except (PipefsError, asyncio.CancelledError):
+            # Nothing to take down; who waits for this mount to settle must not wait on.
+            self._set("failed")
+            self._settled.set()
+            raise
         self.directory, self.connection = answer.path, answer.connection
         self.spec = replace(self.spec, descriptor=descriptor, directory=self.directory)
-        worker = self._fork()
         try:
-            async with asyncio.timeout(self._bounds.start_s):
-                self.warnings = await asyncio.shield(worker.ready)
-                self._remember(await asyncio.shield(worker.negotiated))
-            await self._errand(partial(mountpoint.probe_mount, self.directory), "first answer")
-        except TimeoutError:
-            await self._abandon()
-            raise TimedOut(
-                f"{self.label} was not ready within {self._bounds.start_s:g} s",
-                hint="See the daemon's log",
-            ) from None
-        except (PipefsError, asyncio.CancelledError):
-            await self._abandon()
+            await self._first_worker(self._fork())
+        except (PipefsError, asyncio.CancelledError) as error:
+            await self._fail(str(error))
             raise
         self._set("live")
         self._settled.set()
         self._watch = asyncio.create_task(self._keep_alive(), name=f"watch {self.label}")
+
+    async def _first_worker(self, worker: WorkerProcess) -> None:
+        lost = asyncio.create_task(self._lost_early.wait())
+        answered = asyncio.create_task(self._first_answer(worker))
+        try:
+            await asyncio.wait({lost, answered}, return_when="FIRST_COMPLETED")
+            if lost.done():
+                raise PipefsError(f"{self.directory} was unmounted while it was being mounted")
+            await answered
+        finally:
+            for task in (lost, answered):
+                task.cancel()
+            await asyncio.gather(lost, answered, return_exceptions=True)
+
+    async def _first_answer(self, worker: WorkerProcess) -> None:
+        try:
+            async with asyncio.timeout(self._bounds.start_s):
+                self.warnings = await asyncio.shield(worker.ready)
+                self._remember(await asyncio.shield(worker.negotiated))
+        except TimeoutError:
+            raise TimedOut(
+                f"{self.label} was not ready within {self._bounds.start_s:g} s",
+                hint="See the daemon's log",
+            ) from None
+        await self._errand(partial(mountpoint.probe_mount, self.directory), "first answer")
 
     def _remember(self, message: Negotiated) -> None:
         self.spec = replace(
@@ -150,23 +150,29 @@ class Mounted:
 
     async def _keep_alive(self) -> None:
         """Replace workers that die, until the mount is gone or nothing helps."""
-        while not self._left.is_set():
-            worker = self.worker
-            assert worker is not None
-            status = await asyncio.shield(worker.exited)
-            if self._left.is_set():
-                return
-            self._settled.clear()
-            self._set("restarting")
-            self._note_death(describe_status(status), worker.pid)
-            try:
-                async with asyncio.timeout(self._bounds.restart_s):
-                    await self._replace_worker()
-            except (TimeoutError, PipefsError) as error:
-                await self._fail(self.last_error if isinstance(error, TimeoutError) else str(error))
-                return
+        try:
+            while not self._left.is_set():
+                assert self.worker is not None
+                status = await asyncio.shield(self.worker.exited)
+                if not self._left.is_set():
+                    await self._revive(self.worker.pid, describe_status(status))
+        except Exception as error:  # A task's top: nobody else would ever hear of it.
+            log.exception("watching %s failed", self.label)
+            await self._fail(f"internal error: {error}")
+
+    async def _revive(self, pid: int, how: str) -> None:
+        self._settled.clear()
+        self._set("restarting")
+        self._note_death(how, pid)
+        try:
+            async with asyncio.timeout(self._bounds.restart_s):
+                await self._replace_worker()
+        except (TimeoutError, PipefsError) as error:
+            await self._fail(self.last_error if isinstance(error, TimeoutError) else str(error))
+            return
+        if self.state == "restarting":
             self._set("live")
-            self._settled.set()
+        self._settled.set()
 
     def _note_death(self, how: str, pid: int) -> None:
         self._deaths.append(time.monotonic())
@@ -178,11 +184,12 @@ class Mounted:
         calls bounds the time."""
         attempt = 0
         while True:
-            if self._looping():
+            if len(self._recent_deaths()) >= self._bounds.crashes:
                 raise PipefsError(
                     f"{self._bounds.crashes} workers died within {self._bounds.crash_window_s:g} s"
                 )
-            await asyncio.sleep(BACKOFF_S[min(max(attempt, len(self._deaths) - 1), 5)])
+            pause = max(attempt, len(self._recent_deaths()) - 1)
+            await asyncio.sleep(BACKOFF_S[min(pause, len(BACKOFF_S) - 1)])
             attempt += 1
             worker = self._fork()
             try:
@@ -203,10 +210,10 @@ class Mounted:
                 raise
             await asyncio.shield(worker.exited)
 
-    def _looping(self) -> bool:
-        if len(self._deaths) < self._bounds.crashes:
-            return False
-        return time.monotonic() - self._deaths[0] < self._bounds.crash_window_s
+    def _recent_deaths(self) -> list[float]:
+        limit = time.monotonic() - self._bounds.crash_window_s
+        self._deaths = [death for death in self._deaths if death > limit]
+        return self._deaths
 
     async def _fail(self, reason: str) -> None:
         self.last_error = reason
@@ -220,16 +227,15 @@ class Mounted:
         """Kill the worker, abort the connection, detach the directory; never fails."""
         if self.worker is not None:
             self.worker.kill()
-        work = partial(
-            mountpoint.abandon_mount,
-            self.directory,
-            self.connection,
-            remove=not self.plan.explicit,
-        )
         try:
-            await self._errand(work, "detach")
+            await self._take_down(mountpoint.abandon_mount, "detach")
         except PipefsError as error:
             self._event(logging.ERROR, "cannot detach", path=self.directory, error=error)
+        if self.worker is not None:
+            # Two workers must never have the state of one pipe open.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._bounds.stop_s):
+                    await asyncio.shield(self.worker.exited)
         self._close()
 
     def _close(self) -> None:
@@ -237,8 +243,9 @@ class Mounted:
         if self.spec.descriptor >= 0:
             os.close(self.spec.descriptor)
             self.spec = replace(self.spec, descriptor=-1)
-        with contextlib.suppress(OSError):
-            os.unlink(self.spec.socket_path)
+        for path in (self.spec.socket_path, self.spec.backing_path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     # --- unmounting ---------------------------------------------------------------------------
 
@@ -259,13 +266,8 @@ class Mounted:
             Busy: in use; still mounted and served.
             TimedOut: `insist`, and something remains; still mounted and served.
         """
-        if self.has_failed():
-            self.gone.set()
-            return 0, 0
-        if self._ending is not None:
-            # Somebody unmounted it behind our back and its outbox is going up: do not wait.
-            self._hurry.set()
-            await self.gone.wait()
+        if self.has_failed() or self._ends_by_itself():
+            await self._end_now()
             return 0, 0
         if not force:
             await self._errand(partial(mountpoint.check_idle, self.directory), "look for users")
@@ -275,12 +277,23 @@ class Mounted:
                 f"{remaining[0]} files of {self.label} are not in the store yet; still mounted",
                 hint=f"pipefs status {self.label}",
             )
+        if self.has_failed() or self._ends_by_itself():
+            await self._end_now()
+        else:
+            # Whoever asked may go away; half unmounted is no state to be left in.
+            await asyncio.shield(asyncio.create_task(self._leave(force)))
+        return remaining
+
+    def _ends_by_itself(self) -> bool:
+        """Somebody unmounted it behind our back, and its outbox is going up."""
+        return self._ending is not None
+
+    async def _end_now(self) -> None:
+        """Forget a failed mount; do not wait for the outbox of one that ends by itself."""
         if self.has_failed():
             self.gone.set()
-            return 0, 0
-        # Whoever asked may go away; half unmounted is no state to be left in.
-        await asyncio.shield(asyncio.create_task(self._leave(force)))
-        return remaining
+        self._hurry.set()
+        await self.gone.wait()
 
     async def drain(
         self, drain_s: float | None, progress: Callable[[int, int], None] | None = None
@@ -293,13 +306,13 @@ class Mounted:
             try:
                 async with asyncio.timeout(None if left is None else left + self._bounds.stop_s):
                     await self._settled.wait()
-                    if self.worker is None or self.has_failed():
+                    if self.worker is None or self.has_failed() or self.gone.is_set():
                         return 0, 0
                     return await self.worker.drain(left, progress)
             except WorkerDied:
                 # Its replacement goes on with the same outbox; the watcher may need a moment
                 # to notice.
-                if left == 0.0:
+                if left == 0.0 or self._ends_by_itself():
                     return 0, 0
                 await asyncio.sleep(0.05)
             except TimeoutError:
@@ -307,15 +320,17 @@ class Mounted:
                 return 0, 0
 
     async def _leave(self, force: bool) -> None:
-        await self._detach(force)
-        await self._end_worker()
+        # Two requests may both have waited for the outbox: the second finds the work done.
+        async with self._leaving:
+            if not self.gone.is_set() and not self.has_failed():
+                await self._detach(force)
+                await self._end_worker()
+            self.gone.set()
 
     async def _detach(self, force: bool) -> None:
         self._left.set()
-        remove = not self.plan.explicit
-        work = partial(mountpoint.unmount_pipe, self.directory, remove=remove, lazy=False)
         try:
-            await self._errand(work, "unmount")
+            await self._take_down(mountpoint.unmount_pipe, "unmount", lazy=False)
         except PipefsError as error:
             if not force:
                 self._left.clear()
@@ -338,10 +353,13 @@ class Mounted:
         self._close()
         self._event(logging.INFO, "unmounted", path=self.directory)
         self.gone.set()
+        self._settled.set()
 
     def _on_gone(self) -> None:
         """The kernel told the worker that the mount is gone."""
-        if not self._left.is_set() and self._ending is None:
+        if self.state == "starting":
+            self._lost_early.set()
+        elif not self._left.is_set() and self._ending is None:
             self._left.set()
             self._ending = asyncio.create_task(self._end_foreign(), name=f"end {self.label}")
 
@@ -350,20 +368,31 @@ class Mounted:
         self._set("unmounting")
         self._event(logging.INFO, "unmounted from outside", path=self.directory)
         hurried = asyncio.create_task(self._hurry.wait())
-        worker = self.worker
-        assert worker is not None
-        drained = asyncio.create_task(worker.drain(self._bounds.drain_s))
-        bound = self._bounds.drain_s + self._bounds.stop_s
-        await asyncio.wait({hurried, drained}, timeout=bound, return_when="FIRST_COMPLETED")
+        drained = asyncio.create_task(self.drain(self._bounds.drain_s))
+        await asyncio.wait({hurried, drained}, return_when="FIRST_COMPLETED")
         for task in (hurried, drained):
             task.cancel()
         results = await asyncio.gather(hurried, drained, return_exceptions=True)
         self._event(logging.INFO, "outbox after unmount", remaining=results[1])
-        if not self.plan.explicit:
-            with contextlib.suppress(PipefsError):
-                remove = partial(mountpoint.unmount_pipe, self.directory, remove=True, lazy=False)
-                await self._errand(remove, "remove the mount point")
-        await self._end_worker()
+        async with self._leaving:
+            if not self.gone.is_set():
+                await self._clear_directory()
+                await self._end_worker()
+
+    async def _clear_directory(self) -> None:
+        """When the connection was aborted, the dead mount is still there."""
+        try:
+            await self._take_down(mountpoint.unmount_pipe, "clear", lazy=True)
+        except PipefsError as error:
+            self._event(logging.ERROR, "cannot clear the mount point", error=error)
+
+    async def _take_down(
+        self, work: Callable[..., tuple[Answer, int | None]], what: str, **more: bool
+    ) -> None:
+        remove = not self.plan.explicit
+        await self._errand(
+            partial(work, self.directory, self.connection, remove=remove, **more), what
+        )
 
     async def _errand(self, work: Work, what: str) -> tuple[Answer, int | None]:
         return await run_errand(work, timeout_s=self._bounds.errand_s, what=f"{self.label}: {what}")

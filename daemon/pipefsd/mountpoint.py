@@ -53,9 +53,18 @@ def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
     directory = os.path.realpath(plan.directory)
     _clear_dead_mounts(directory)
     _check_directory(directory)
-    descriptor = kernel.mount(
-        Path(directory), fsname=plan.label, allow_other=plan.allow_other, read_only=plan.read_only
-    )
+    try:
+        descriptor = kernel.mount(
+            Path(directory),
+            fsname=plan.label,
+            allow_other=plan.allow_other,
+            read_only=plan.read_only,
+        )
+    except PipefsError:
+        if not plan.explicit:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        raise
     # 1 MiB: the default of 128 KiB makes eight requests of one. Only root may, only Linux can.
     kernel.set_readahead(Path(directory), 1024)
     entry = _mount_on(directory)
@@ -87,6 +96,11 @@ def _mount_on(directory: str) -> MountEntry | None:
         if entry.path == directory:
             found = entry
     return found
+
+
+def _is_ours(directory: str, connection: int) -> bool:
+    entry = _mount_on(directory)
+    return entry is not None and entry.fstype == PIPEFS_TYPE and entry.connection == connection
 
 
 def _clear_dead_mounts(directory: str) -> None:
@@ -143,13 +157,17 @@ def probe_mount(directory: str) -> tuple[Answer, int | None]:
     return Answer(path=directory), None
 
 
-def unmount_pipe(directory: str, *, remove: bool, lazy: bool) -> tuple[Answer, int | None]:
-    """Unmount, and with `remove` delete the empty directory; not mounted is not an error.
+def unmount_pipe(
+    directory: str, connection: int, *, remove: bool, lazy: bool
+) -> tuple[Answer, int | None]:
+    """Unmount `connection` from `directory`, and with `remove` delete the empty directory.
+
+    Not mounted, or something else mounted there by now, is left alone and no error.
 
     Raises:
         Busy: in use; the message names the processes that could be found.
     """
-    if _mount_on(directory) is not None:
+    if _is_ours(directory, connection):
         try:
             kernel.unmount(Path(directory), lazy=lazy)
         except NotFound:
@@ -173,8 +191,11 @@ def check_idle(directory: str) -> tuple[Answer, int | None]:
 
 def abandon_mount(directory: str, connection: int, *, remove: bool) -> tuple[Answer, int | None]:
     """Abort the connection, so that everything waiting in it gets an error, and detach it."""
-    kernel.abort(connection)
-    return unmount_pipe(directory, remove=remove, lazy=True)
+    # Only while it is listed: the number of a connection that is gone may be another's by now.
+    # One that was detached before ends with its last descriptor, which the supervisor closes.
+    if _is_ours(directory, connection):
+        kernel.abort(connection)
+    return unmount_pipe(directory, connection, remove=remove, lazy=True)
 
 
 def _busy(directory: str, holders: list[str]) -> Busy:

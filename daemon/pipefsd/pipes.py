@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from pipefs.config import SPECS, Settings, check_options, load_config, resolve_settings
 from pipefs.errors import Refused, Unsupported, UsageError
@@ -18,6 +19,8 @@ from pipefs.protocol import Mount
 from pipefs.registry import Pipe, Registry
 from pipefsd.handoff import Service
 from pipefsd.mountpoint import MountPlan
+
+FUSE_CONF: Final = Path("/etc/fuse.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def _allow_other(settings: Settings) -> bool:
 
 def _user_allow_other() -> bool:
     try:
-        lines = Path("/etc/fuse.conf").read_text(errors="replace").splitlines()
+        lines = FUSE_CONF.read_text(errors="replace").splitlines()
     except OSError:
         return False
     return any(line.strip() == "user_allow_other" for line in lines)

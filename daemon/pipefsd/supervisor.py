@@ -42,9 +42,10 @@ from pipefs.protocol import (
 from pipefs.protocol import Mounted as MountedReply
 from pipefs.version import VERSION
 from pipefsd import logs
+from pipefsd.bounds import Bounds
 from pipefsd.control import Result, check_peer, listen
 from pipefsd.handoff import Service, WorkerSpec
-from pipefsd.mounted import Bounds, Mounted
+from pipefsd.mounted import Mounted
 from pipefsd.pipes import Pipes, Target, build_service
 from pipefsd.worker import worker_main
 

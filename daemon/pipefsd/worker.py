@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -31,7 +32,7 @@ from pipefs.protocol import (
     error_to_wire,
 )
 from pipefs.version import VERSION
-from pipefsd import handoff, logs
+from pipefsd import backing, handoff, logs
 from pipefsd.control import ControlServer, Progress, Result
 from pipefsd.handoff import Service, WorkerSpec
 from pipefsd.transports.kernel.negotiate import Negotiated, features
@@ -79,7 +80,9 @@ class _Worker:
         """The session is to end, and this process with it."""
         self.ended = threading.Event()
         """The session has ended."""
-        self.drain_cancelled = threading.Event()
+        self.drains: dict[int, threading.Event] = {}
+        """Drains under way, each with the event that cancels it; the link thread adds, and
+        nobody removes: they are few in a worker's life."""
         self.session: KernelSession | None = None
         # One packet is one send, so lines of two threads never mix; no lock is needed.
 
@@ -123,6 +126,8 @@ class _Worker:
             service.operations,
             negotiated=None if raw is None else msgspec.json.decode(raw, type=Negotiated),
             on_negotiated=self._on_negotiated,
+            backing=backing.load(self.spec.backing_path) if raw is not None else None,
+            record_backing=partial(backing.save, self.spec.backing_path),
         )
 
     def _serve(self) -> None:
@@ -156,15 +161,16 @@ class _Worker:
             if isinstance(message, handoff.Ack):
                 self.acked.set()
             elif isinstance(message, handoff.Drain):
-                self.drain_cancelled = threading.Event()
+                cancelled = self.drains.setdefault(message.number, threading.Event())
                 threading.Thread(
                     target=self._drain,
-                    args=(service, message, self.drain_cancelled),
+                    args=(service, message, cancelled),
                     name="drain",
                     daemon=True,
                 ).start()
             elif isinstance(message, handoff.CancelDrain):
-                self.drain_cancelled.set()
+                if message.number in self.drains:
+                    self.drains[message.number].set()
             else:
                 self._leave(unmounted=message.unmounted)
         self._supervisor_died()
@@ -178,7 +184,8 @@ class _Worker:
         self.acked.set()
 
     def _leave(self, *, unmounted: bool) -> None:
-        self.drain_cancelled.set()
+        for cancelled in list(self.drains.values()):
+            cancelled.set()
         self.stopping.set()
         # After an unmount the session ends by itself; stopping one that has ended is an error.
         if self.session is not None and not self.ended.wait(SESSION_END_S if unmounted else 0.0):
@@ -194,8 +201,11 @@ class _Worker:
                 if not files or left <= 0 or cancelled.is_set():
                     break
                 self.send(handoff.Draining(order.number, files, size, done=False))
-        except Exception:  # A thread's top: the outbox keeps everything, the user learns how much.
+        except Exception as error:  # A thread's top: whoever waits must hear of it.
             log.exception("bringing the outbox up failed")
+            failed = error_to_wire(error)
+            self.send(handoff.Draining(order.number, files, size, done=True, error=failed))
+            return
         self.send(handoff.Draining(order.number, files, size, done=True))
 
     # --- the command line ---------------------------------------------------------------------

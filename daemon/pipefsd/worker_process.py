@@ -12,6 +12,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any  # futures of several kinds in one list
 
 import msgspec
 
@@ -26,6 +28,24 @@ log = logging.getLogger(__name__)
 
 class WorkerDied(PipefsError):
     """The worker ended before it answered; whether to start another is the supervisor's choice."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Somebody who waits for the outbox; there may be several at a time."""
+
+    done: asyncio.Future[tuple[int, int]]
+    progress: Callable[[int, int], None] | None
+
+    def take(self, message: handoff.Draining) -> None:
+        if not message.done:
+            if self.progress is not None:
+                self.progress(message.files, message.bytes)
+        elif not self.done.done():
+            if message.error is not None:
+                self.done.set_exception(error_from_wire(message.error))
+            else:
+                self.done.set_result((message.files, message.bytes))
 
 
 class WorkerProcess:
@@ -50,8 +70,7 @@ class WorkerProcess:
         self.failed = False
         """It said why it could not start (as opposed to a crash)."""
         self._drains = 0
-        self._drained: asyncio.Future[tuple[int, int]] | None = None
-        self._progress: Callable[[int, int], None] | None = None
+        self._waiting: dict[int, _Waiting] = {}
         self._on_gone = on_gone
         for future in (self.ready, self.negotiated):
             # Not everybody waits for both; an error nobody asked for is logged elsewhere.
@@ -90,20 +109,21 @@ class WorkerProcess:
         self, timeout_s: float | None, progress: Callable[[int, int], None] | None = None
     ) -> tuple[int, int]:
         """Bring the outbox up; returns files and bytes that remain. When this is cancelled the
-        worker goes back to serving. Raises `WorkerDied`."""
+        worker goes back to serving. Raises `WorkerDied`, or what kept the service from it."""
         if self.exited.done():
             raise WorkerDied(f"the worker of {self.label} is not running")
-        self._drained = asyncio.get_running_loop().create_future()
-        self._progress = progress
         self._drains += 1
-        self.send(handoff.Drain(self._drains, timeout_s))
+        number = self._drains
+        done: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = _Waiting(done, progress)
+        self.send(handoff.Drain(number, timeout_s))
         try:
-            return await self._drained
+            return await done
         except asyncio.CancelledError:
-            self.send(handoff.CancelDrain())
+            self.send(handoff.CancelDrain(number))
             raise
         finally:
-            self._drained, self._progress = None, None
+            del self._waiting[number]
 
     def _readable(self) -> None:
         while True:
@@ -136,13 +156,8 @@ class WorkerProcess:
                 self.ready.set_exception(error_from_wire(message.error))
         elif isinstance(message, handoff.Gone):
             self._on_gone()
-        elif message.number != self._drains:
-            pass
-        elif message.done:
-            if self._drained is not None and not self._drained.done():
-                self._drained.set_result((message.files, message.bytes))
-        elif self._progress is not None:
-            self._progress(message.files, message.bytes)
+        elif message.number in self._waiting:
+            self._waiting[message.number].take(message)
 
     def _ended(self, status: int) -> None:
         self._readable()
@@ -150,8 +165,10 @@ class WorkerProcess:
         loop.remove_reader(self._link)
         self._link.close()
         died = WorkerDied(f"the worker of {self.label} died ({describe_status(status)})")
-        for future in (self.ready, self.negotiated, self._drained):
-            if future is not None and not future.done():
+        waiting = [waiting.done for waiting in self._waiting.values()]
+        futures: list[asyncio.Future[Any]] = [self.ready, self.negotiated, *waiting]
+        for future in futures:
+            if not future.done():
                 future.set_exception(died)
         self.exited.set_result(status)
 

@@ -21,7 +21,7 @@ from typing import cast
 from pipefs.errors import StoreUnavailable
 from pipefs.home import Home, resolve_home
 from pipefsd import main as daemon
-from pipefsd.mounted import Bounds
+from pipefsd.bounds import Bounds
 from pipefsd.pipes import Target
 from pipefsd.transports.base import (
     Attr,

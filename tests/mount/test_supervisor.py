@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -302,3 +304,34 @@ def test_an_unprivileged_user_mounts_reads_survives_a_crash_and_unmounts() -> No
         )
         daemon.umount()
         assert not path.exists()
+
+
+def test_a_daemon_started_by_a_command_outlives_the_terminal_of_that_command(
+    daemon: Daemon,
+) -> None:
+    script = (
+        "from pipefs.client import connect_or_start; from pipefs.home import resolve_home;"
+        "print('pid', connect_or_start(resolve_home()).ping().pid, flush=True); input()"
+    )
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, [sys.executable, "-c", script], daemon.env)
+    said = b""
+    while not said.endswith(b"\n"):
+        said += os.read(terminal, 1024)
+    os.close(terminal)
+    _pid, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGHUP
+    assert daemon.client.ping().pid == int(said.split()[-1])
+    daemon.client.shutdown()
+
+
+def test_the_program_ends_with_a_message_and_the_exit_code_of_its_error(daemon: Daemon) -> None:
+    daemon.start()
+    second = subprocess.run(
+        [sys.executable, "-m", "pipefsd.main"], env=daemon.env, capture_output=True, text=True
+    )
+    assert second.returncode == 4
+    first, hint = second.stderr.splitlines()
+    assert first.startswith("pipefsd: another pipefsd already serves this home (pid ")
+    assert hint.startswith("         Talk to it with")

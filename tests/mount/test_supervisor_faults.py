@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from pipefs import protocol
 from pipefs.errors import PipefsError, TimedOut
+from pipefsd.transports.kernel import mount as kernel
 from tests.mount.daemons import Daemon, daemon, eventually
 from tests.mount.fixedfs import BIG_BYTES, pattern
 
@@ -163,12 +165,57 @@ def test_plain_umount_by_root_brings_the_outbox_up_and_forgets_the_mount(daemon:
     assert "ERROR" not in daemon.log()
 
 
+def test_an_aborted_connection_is_cleared_away_and_can_be_mounted_again(daemon: Daemon) -> None:
+    daemon.start()
+    mine = daemon.folder / "mine"
+    mine.mkdir()
+    path = daemon.mount(directory=mine)
+    kernel.abort(kernel.connection_id(path))
+    eventually(lambda: not daemon.client.mounts(), "forgotten")
+    assert os.listdir(path) == []
+    assert daemon.mount(directory=mine) == path
+
+
+def test_two_umounts_at_the_same_time_both_succeed(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.mount()
+    daemon.say("outbox", "1")
+    remaining: list[int] = []
+
+    def leave(wait_s: float) -> None:
+        remaining.append(daemon.umount(timeout_s=wait_s).remaining_files)
+
+    threads = [threading.Thread(target=leave, args=(s,)) for s in (30.0, 0.5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert len(remaining) == 2 and 1 in remaining
+    assert daemon.client.mounts() == [] and daemon.mounts() == []
+
+
+def test_umount_waits_through_a_crash_of_the_worker(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.mount()
+    daemon.say("outbox", "1")
+    gone: list[protocol.Unmounted] = []
+    thread = threading.Thread(target=lambda: gone.append(daemon.umount(wait=True)))
+    thread.start()
+    await_another(daemon, kill_worker(daemon))
+    assert daemon.mounts()
+    daemon.say("outbox", "0")
+    thread.join(timeout=20)
+    assert gone[0].remaining_files == 0 and daemon.mounts() == []
+
+
 def test_mounting_again_after_plain_umount_does_not_wait_for_the_outbox(daemon: Daemon) -> None:
     daemon.start()
     path = daemon.mount()
     daemon.say("outbox", "1")
-    umount(path)
-    assert (daemon.mount() / "big").stat().st_size == BIG_BYTES
+    # Several times: the request may come before or after the daemon notices.
+    for _ in range(5):
+        umount(path)
+        assert (daemon.mount() / "big").stat().st_size == BIG_BYTES
 
 
 def test_a_lazily_detached_mount_gives_way_to_a_new_one(daemon: Daemon) -> None:
@@ -191,7 +238,7 @@ def test_sigterm_unmounts_everything_even_what_is_in_use(daemon: Daemon) -> None
         daemon.process.terminate()
         assert daemon.process.wait(timeout=30) == 0
     assert daemon.mounts() == [] and daemon.processes() == []
-    assert os.listdir(daemon.home.run) == ["supervisor.lock"]
+    assert os.listdir(daemon.home.run) == []
     assert os.listdir(daemon.home.mounts) == []
 
 

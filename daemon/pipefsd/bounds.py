@@ -1,0 +1,30 @@
+"""How long the supervisor waits for what. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long the supervisor waits for what, in seconds unless named otherwise."""
+
+    start_s: float = 30.0
+    """For a worker to open its state, and for the mount to answer."""
+    restart_s: float = 60.0
+    """Without a worker for so long, the connection is aborted (DESIGN: 60 s)."""
+    crashes: int = 5
+    """So many deaths within `crash_window_s` are a loop, not bad luck."""
+    crash_window_s: float = 60.0
+    drain_s: float = 60.0
+    """For the outbox, when the mount goes without a request that says otherwise."""
+    stop_s: float = 15.0
+    """For a worker to stop before it is killed."""
+    errand_s: float = 20.0
+    """For checking a directory, mounting, unmounting."""
+    idle_exit_s: float = 30.0
+    """A supervisor that a mount command started ends after so long without a mount."""
+
+
+BACKOFF_S = (0.0, 0.25, 1.0, 2.0, 4.0, 8.0)
+"""Waits before each new worker; the last one repeats."""
