@@ -223,6 +223,32 @@ def test_the_database_recovers_when_the_disk_has_room_again(small_disk: Path) ->
     run_and_die(lambda: check(StateDB(directory, TABLES), last))
 
 
+def test_a_record_that_a_full_disk_cut_short_is_taken_back(small_disk: Path) -> None:
+    """Records behind it would never be replayed."""
+    directory = small_disk / "state"
+    ballast = small_disk / "ballast"
+    disk = os.statvfs(small_disk)
+    ballast.write_bytes(bytes(disk.f_bavail * disk.f_frsize * 3 // 4))
+    noted = small_disk.parent / "last"
+
+    def work() -> None:
+        db = StateDB(directory, TABLES, checkpoint_bytes=1 << 30)
+        last = -1
+        with pytest.raises(NoSpace):
+            while True:
+                update(db, last + 1)
+                last += 1
+        ballast.unlink()
+        for _ in range(10):
+            last += 1
+            update(db, last)
+        noted.write_text(str(last))
+
+    run_and_die(work)
+    last = int(noted.read_text())
+    run_and_die(lambda: check(StateDB(directory, TABLES), last))
+
+
 def test_updates_go_on_for_a_while_on_a_disk_that_others_have_filled(small_disk: Path) -> None:
     """Else nothing could note that an upload is done, and its staging file would stay for ever."""
     directory = small_disk / "state"
