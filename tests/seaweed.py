@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -175,12 +174,8 @@ class SeaweedServer:
         }
 
     def stop(self) -> None:
-        """End the process (killed after five seconds of grace) and remove its folder."""
+        """Kill the process (its data goes anyway) and remove its folder."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            self.process.kill()
+            self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -61,7 +61,7 @@ class FileBody:
     """Called with the number of bytes sent since the last call."""
 
 
-class Cancelled(Exception):  # noqa: N818  # not an error: the caller asked for it
+class Cancelled(Exception):  # not an error: the caller asked for it
     """The caller's `FileBody.cancelled` answered True; nothing became visible."""
 
 

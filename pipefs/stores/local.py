@@ -42,11 +42,12 @@ from pipefs.errors import (
     NotFound,
     PreconditionFailed,
     StoreUnavailable,
+    UsageError,
 )
 from pipefs.lmdbenv import LmdbError, Transaction, translate
 from pipefs.stores import local_files as files
 from pipefs.stores.base import Capabilities, FileBody, Store
-from pipefs.stores.local_index import Record, close_index, open_index
+from pipefs.stores.local_index import Index, Record, close_index, open_index
 from pipefs.types import ObjectVersion
 
 # Dirty pages reach the disk within 35 s by the kernel's defaults.
@@ -68,7 +69,7 @@ class LocalStore(Store):
         with self._errors("open"):
             root.mkdir(parents=True, exist_ok=True)
             self._places.create()
-            self._index = open_index(self._places.index)
+            self._opened = open_index(self._places.index)
             self._pid = os.getpid()
         self._recover()
 
@@ -76,6 +77,13 @@ class LocalStore(Store):
         if self._pid != os.getpid():
             return
         close_index(self._places.index)
+
+    @property
+    def _index(self) -> Index:
+        """The index, opened anew in a process that was forked since."""
+        if self._pid != os.getpid():
+            self._opened, self._pid = open_index(self._places.index), os.getpid()
+        return self._opened
 
     def probe(self) -> Capabilities:
         writable = os.access(self._places.tmp, os.W_OK)
@@ -109,8 +117,8 @@ class LocalStore(Store):
             return hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body)
 
         with self._errors(f"put {key}"):
-            # Before the bytes are written: most losers learn it without work.
-            self._check(self._current(key), key, if_match, if_none_match)
+            if if_match or if_none_match:  # most losers learn it before the bytes are written
+                self._check(self._current(key), key, if_match, if_none_match)
             return self._add(key, write, metadata, content_type, if_match, if_none_match)
 
     def copy(
@@ -437,4 +445,6 @@ class LocalStore(Store):
                 raise NoSpace(f"no space left in {self._places.root} ({doing})") from e
             if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise AccessDenied(f"{self._places.root}: {e.strerror} ({doing})") from e
+            if e.errno in (errno.EEXIST, errno.ENOTDIR) and doing == "open":
+                raise UsageError(f"{self._places.root} is not a directory") from e
             raise StoreUnavailable(f"{self._places.root}: {e} ({doing})") from e

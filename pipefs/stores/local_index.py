@@ -223,6 +223,10 @@ def open_index(directory: Path) -> Index:
     with _lock:
         index, users = _open.get(name) or (None, 0)
         if index is None:
+            for stale in [key for key in _open if key[1] == name[1]]:
+                # A fork's parent has it open; LMDB wants our copy closed first, which leaves the
+                # parent's as it is.
+                _open.pop(stale)[0].env.close()
             index = Index(directory)
         _open[name] = (index, users + 1)
         return index

@@ -34,7 +34,8 @@ _PART_POLICY = RetryPolicy(deadline_s=30.0, max_attempts=4)
 
 def part_size_bytes(size: int, wanted: int) -> int:
     """A multiple of 1 MiB, at least `wanted`, with which `size` needs at most 10,000 parts."""
-    return max(wanted, -(-size // MAX_PARTS + _MIB - 1) // _MIB * _MIB, 5 * _MIB)
+    needed = -(-size // MAX_PARTS)
+    return -(-max(wanted, needed, 5 * _MIB) // _MIB) * _MIB
 
 
 class _Stop:
