@@ -270,10 +270,12 @@ def _wait_for_supervisor(
             break
         time.sleep(0.02)
     code = child.poll()
-    what = f"ended with exit code {code}" if code is not None else "does not answer"
+    what = f"does not answer after {START_TIMEOUT_S:.0f} s"
+    if code is not None:
+        what = f"could not start (exit code {code})"
     tail = _log_tail(log, start_bytes)
     raise PipefsError(
-        f"the daemon {what} ({START_TIMEOUT_S:.0f} s allowed)" + (f":\n{tail}" if tail else ""),
+        f"the daemon {what}" + (f":\n{tail}" if tail else ""),
         hint=f"Its log: {log}",
     )
 

@@ -117,6 +117,11 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
         # Only what was given: `pipefs --json status` must survive `status` without it.
         if value:
             setattr(ctx.ensure_object(App), name, value)
+        if value and name == "verbose":
+            import logging
+
+            # Retries and waits, as they happen.
+            logging.basicConfig(level=logging.INFO, format="pipefs: %(message)s")
 
     return callback
 

@@ -45,7 +45,7 @@ def table(rows: Sequence[Sequence[str]], *, gap: int = 2, right: Sequence[int] =
     count = max(len(row) for row in rows)
     # The last cell of a row pads nothing, so a short row's long end widens no column.
     widths = [
-        max((_width(r[i]) for r in rows if i + 1 < len(r) or i + 1 == count), default=0)
+        max((_width(r[i]) for r in rows if i + 1 < len(r) or i + 1 == len(r) == count), default=0)
         for i in range(count)
     ]
     lines = []

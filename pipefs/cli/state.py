@@ -156,7 +156,8 @@ def _flush_one(
     with ProgressLine(app, f"{item.name}:") as line:
         done = WorkerClient(item.socket).flush(path, timeout_s=timeout_s, progress=line.show)
     what = f"{item.name}/{path}" if path else item.name
-    sent = f" · {show_count(done.files, 'file')} ({show_size(done.bytes)})" if done.files else ""
+    size = f" ({show_size(done.bytes)})" if done.bytes else ""
+    sent = f" · {show_count(done.files, 'file')}{size}" if done.files else ""
     app.say(f"{printable(what)}  all saved{sent} · {show_seconds(done.seconds)}")
     return {"name": item.name, "path": path or "", **msgspec.structs.asdict(done)}
 

@@ -155,7 +155,7 @@ def test_a_daemon_that_does_not_come_up_is_quoted(broken_daemon: Home) -> None:
     with pytest.raises(PipefsError) as caught:
         connect_or_start(broken_daemon, config_file="/etc/x.toml")
     message = caught.value.message
-    assert "exit code 3" in message
+    assert "could not start (exit code 3)" in message
     assert "['--joined', '--profile', 'team', '--config', '/etc/x.toml'] /" in message
     assert str(broken_daemon.logs / "pipefsd.log") in caught.value.hint
 
