@@ -9,17 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
-import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import msgspec
+from collections.abc import Iterable
 
 from pipefsd.transports.base import (
     Attr,
@@ -32,163 +24,15 @@ from pipefsd.transports.base import (
     ReadReply,
     SetAttr,
     Statfs,
-    WouldBlock,
 )
-from pipefsd.transports.kernel.session import KernelSession, Negotiated
+from tests.mount.memfs_state import MemState, fail
 
 _TRUNCATING_MODES = (0, 1)  # default, and FALLOC_FL_KEEP_SIZE
 
 
-def _fail(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
+class MemFs(MemState):
+    """Implements `pipefsd.transports.base.Operations`."""
 
-
-@dataclass(slots=True)
-class Node:
-    attr: Attr
-    parent: int = 1
-    data: bytearray = field(default_factory=bytearray)
-    children: dict[bytes, int] = field(default_factory=dict)
-    target: bytes = b""
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    lookups: int = 0
-    backing: str | None = None
-    """A real file that holds the bytes instead of `data`; opened for passthrough."""
-
-
-class MemFs:
-    """Implements `pipefsd.transports.base.Operations`. Thread safe by one lock."""
-
-    def __init__(self, *, ttl_s: float = 3600.0, keep_cache: bool = False) -> None:
-        self.ttl_s = ttl_s
-        self.keep_cache = keep_cache
-        self.direct_io = False
-        self.discard = False
-        """Writes only change the size: a benchmark's own memory traffic is not the transport's."""
-        self.xattr_less = False
-        """Answer ENOSYS to xattr requests, as a filesystem without them does."""
-        self.calls: Counter[str] = Counter()
-        self.read_sizes: list[int] = []
-        self.interrupted = 0
-        self.waiting = 0
-        self.resent: list[str] = []
-        self.callers: list[tuple[int, int]] = []
-        self.gate: Callable[[int], bool] | None = None
-        """gate(node) True: a read of that node has to wait."""
-        self.notifier: Notifier | None = None
-        self.features: Features | None = None
-        self.stopped = threading.Event()
-        self.started = threading.Event()
-        self._lock = threading.RLock()
-        self._nodes: dict[int, Node] = {}
-        self._next = 1
-        self._handles: dict[int, list[tuple[bytes, int]] | int] = {}
-        self._backing_fds: dict[int, int] = {}
-        self._fh = 0
-        self._new(stat.S_IFDIR | 0o755, 0, 0)
-
-    # --- for tests -------------------------------------------------------------------------
-    def node_of(self, path: str) -> int:
-        node = 1
-        for part in os.fsencode(path).strip(b"/").split(b"/"):
-            node = self._nodes[node].children[part]
-        return node
-
-    def put(self, name: str, data: bytes | bytearray, *, mode: int = 0o644) -> int:
-        """Make or change a root file behind the kernel's back."""
-        with self._lock:
-            key = os.fsencode(name)
-            node = self._nodes[1].children.get(key)
-            if node is None:
-                node = self._new(stat.S_IFREG | mode, os.getuid(), os.getgid())
-                self._nodes[1].children[key] = node
-            self._nodes[node].data = bytearray(data)
-            self._touch(node)
-            return node
-
-    def drop(self, name: str) -> int:
-        with self._lock:
-            return self._nodes[1].children.pop(os.fsencode(name))
-
-    def back(self, name: str, path: str) -> int:
-        """A root file whose bytes are the real file `path`."""
-        node = self.put(name, b"")
-        self._nodes[node].backing = path
-        self._nodes[node].attr.size = os.stat(path).st_size
-        return node
-
-    def open_handles(self) -> int:
-        return len(self._handles)
-
-    def lookups(self, path: str) -> int:
-        return self._nodes[self.node_of(path)].lookups
-
-    # --- inner -----------------------------------------------------------------------------
-    def _new(self, mode: int, uid: int, gid: int, parent: int = 1, rdev: int = 0) -> int:
-        node, self._next = self._next, self._next + 1
-        now = time.time_ns()
-        links = 2 if stat.S_ISDIR(mode) else 1
-        attr = Attr(node, mode, links, uid, gid, 0, now, now, now, rdev)
-        self._nodes[node] = Node(attr, parent)
-        return node
-
-    def _touch(self, node: int) -> None:
-        n = self._nodes[node]
-        now = time.time_ns()
-        if n.backing is None:
-            n.attr.size = len(n.data)
-        n.attr.blocks = (n.attr.size + 511) // 512
-        n.attr.mtime_ns = n.attr.ctime_ns = now
-
-    def _get(self, node: int) -> Node:
-        try:
-            return self._nodes[node]
-        except KeyError:
-            raise _fail(errno.ESTALE) from None
-
-    def _entry(self, node: int) -> Entry:
-        n = self._nodes[node]
-        n.lookups += 1
-        return Entry(node, n.attr, self.ttl_s, self.ttl_s)
-
-    def _add(self, caller: Caller, parent: int, name: bytes, mode: int, rdev: int = 0) -> int:
-        folder = self._get(parent)
-        if name in folder.children:
-            raise _fail(errno.EEXIST)
-        node = self._new(mode, caller.uid, caller.gid, parent, rdev)
-        folder.children[name] = node
-        if stat.S_ISDIR(mode):
-            folder.attr.nlink += 1
-        return node
-
-    def _open(self, value: list[tuple[bytes, int]] | int) -> int:
-        self._fh += 1
-        self._handles[self._fh] = value
-        return self._fh
-
-    def _seen(self, what: str, caller: Caller) -> None:
-        self.calls[what] += 1
-        if caller.resent:
-            self.resent.append(what)
-
-    def _wait(self, caller: Caller, node: int) -> None:
-        if self.gate is None or not self.gate(node):
-            return
-        if not caller.may_block:
-            raise WouldBlock
-        with self._lock:
-            self.waiting += 1
-        try:
-            while self.gate(node):
-                if caller.interrupted():
-                    self.interrupted += 1
-                    raise _fail(errno.EINTR)
-                time.sleep(0.005)
-        finally:
-            with self._lock:
-                self.waiting -= 1
-
-    # --- Operations ------------------------------------------------------------------------
     def start(self, notifier: Notifier, features: Features) -> None:
         self.notifier, self.features = notifier, features
         self.started.set()
@@ -261,7 +105,7 @@ class MemFs:
         with self._lock:
             folder = self._get(parent)
             if name in folder.children:
-                raise _fail(errno.EEXIST)
+                raise fail(errno.EEXIST)
             folder.children[name] = node
             self._get(node).attr.nlink += 1
             return self._entry(node)
@@ -269,12 +113,12 @@ class MemFs:
     def _remove(self, parent: int, name: bytes, *, folder: bool) -> None:
         names = self._get(parent).children
         if name not in names:
-            raise _fail(errno.ENOENT)
+            raise fail(errno.ENOENT)
         n = self._nodes[names[name]]
         if stat.S_ISDIR(n.attr.mode) != folder:
-            raise _fail(errno.ENOTDIR if folder else errno.EISDIR)
+            raise fail(errno.ENOTDIR if folder else errno.EISDIR)
         if n.children:
-            raise _fail(errno.ENOTEMPTY)
+            raise fail(errno.ENOTEMPTY)
         del names[name]
         n.attr.nlink = 0 if folder else n.attr.nlink - 1
         if folder:
@@ -297,12 +141,12 @@ class MemFs:
         with self._lock:
             source, target = self._get(parent).children, self._get(parent2).children
             if name not in source:
-                raise _fail(errno.ENOENT)
+                raise fail(errno.ENOENT)
             if flags & 1 and name2 in target:
-                raise _fail(errno.EEXIST)
+                raise fail(errno.EEXIST)
             if flags & 2:
                 if name2 not in target:
-                    raise _fail(errno.ENOENT)
+                    raise fail(errno.ENOENT)
                 source[name], target[name2] = target[name2], source[name]
                 return
             if name2 in target and target[name2] != source[name]:
@@ -401,16 +245,16 @@ class MemFs:
 
     def access(self, caller: Caller, node: int, mask: int) -> None:
         self._seen("access", caller)
-        raise _fail(errno.ENOSYS)
+        raise fail(errno.ENOSYS)
 
     def getxattr(self, caller: Caller, node: int, name: bytes) -> bytes:
         self._seen("getxattr", caller)
         if self.xattr_less:
-            raise _fail(errno.ENOSYS)
+            raise fail(errno.ENOSYS)
         try:
             return self._get(node).xattrs[name]
         except KeyError:
-            raise _fail(errno.ENODATA) from None
+            raise fail(errno.ENODATA) from None
 
     def listxattr(self, caller: Caller, node: int) -> list[bytes]:
         self._seen("listxattr", caller)
@@ -420,22 +264,22 @@ class MemFs:
         self._seen("setxattr", caller)
         known = self._get(node).xattrs
         if flags & os.XATTR_CREATE and name in known:
-            raise _fail(errno.EEXIST)
+            raise fail(errno.EEXIST)
         if flags & os.XATTR_REPLACE and name not in known:
-            raise _fail(errno.ENODATA)
+            raise fail(errno.ENODATA)
         known[name] = value
 
     def removexattr(self, caller: Caller, node: int, name: bytes) -> None:
         self._seen("removexattr", caller)
         if self._get(node).xattrs.pop(name, None) is None:
-            raise _fail(errno.ENODATA)
+            raise fail(errno.ENODATA)
 
     def fallocate(
         self, caller: Caller, node: int, fh: int, offset: int, length: int, mode: int
     ) -> None:
         self._seen("fallocate", caller)
         if mode not in _TRUNCATING_MODES:
-            raise _fail(errno.EOPNOTSUPP)
+            raise fail(errno.EOPNOTSUPP)
         with self._lock:
             n = self._get(node)
             if not mode:
@@ -446,7 +290,7 @@ class MemFs:
         self._seen("lseek", caller)
         size = len(self._get(node).data)
         if offset >= size:
-            raise _fail(errno.ENXIO)
+            raise fail(errno.ENXIO)
         return offset if whence == os.SEEK_DATA else size
 
     def copy_file_range(
@@ -467,31 +311,3 @@ class MemFs:
 
     def syncfs(self, caller: Caller) -> None:
         self._seen("syncfs", caller)
-
-
-def main() -> None:
-    """`memfs.py FD RECORD GATE REPORT [die]`: serve one file, "data", as a worker would.
-
-    RECORD holds what was negotiated, if an earlier worker got that far. While GATE exists, reads
-    wait. REPORT gets the operations that were asked again. "die" ends the process after INIT was
-    recorded and before it is answered.
-    """
-    fd, record, gate, report = int(sys.argv[1]), *map(Path, sys.argv[2:5])
-
-    def keep(agreed: Negotiated) -> None:
-        record.write_bytes(msgspec.json.encode(agreed))
-        if "die" in sys.argv:
-            os._exit(1)
-
-    fs = MemFs()
-    fs.put("data", bytes(range(256)) * 4096)
-    fs.gate = lambda node: gate.exists()
-    known = msgspec.json.decode(record.read_bytes(), type=Negotiated) if record.exists() else None
-    session = KernelSession(fd, fs, negotiated=known, on_negotiated=keep)
-    signal.signal(signal.SIGTERM, lambda *_: session.stop())
-    reason = session.run()
-    report.write_text(" ".join([reason, *fs.resent]))
-
-
-if __name__ == "__main__":
-    main()
