@@ -125,8 +125,9 @@ class Service(Protocol):
     def warnings(self) -> list[str]:
         """For the user who mounts, one line each."""
 
-    def start(self) -> None:
-        """Open the state and start the threads. Raises `PipefsError` when it cannot."""
+    def start(self, *, same_mount: bool = False) -> None:
+        """Open the state and start the threads. With `same_mount` the kernel still has the nodes
+        and handles of the worker before this one. Raises `PipefsError` when it cannot."""
 
     def status(self) -> MountStatus | Mapping[str, object]: ...
 

@@ -171,6 +171,7 @@ class Mounted:
             await self._fail(self.last_error if isinstance(error, TimeoutError) else str(error))
             return
         if self.state == "restarting":
+            self._event(logging.INFO, "served again", pid=self.pid)
             self._set("live")
         self._settled.set()
 

@@ -97,7 +97,7 @@ class _Worker:
     def run(self) -> int:
         try:
             service = self.spec.factory()
-            service.start()
+            service.start(same_mount=self.spec.negotiated is not None)
         except Exception as error:
             if not isinstance(error, PipefsError):
                 log.exception("the service failed to start")

@@ -135,7 +135,7 @@ class FixedService:
         path = self.home.state / name
         return path.read_text() if path.exists() else ""
 
-    def start(self) -> None:
+    def start(self, *, same_mount: bool = False) -> None:
         broken = self._say("broken")
         while broken == "hang":
             time.sleep(1)
