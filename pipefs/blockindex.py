@@ -97,19 +97,17 @@ class Index:
             self._idle.wait_for(lambda: self._users == 0)
         self.env.close()
 
-    @contextmanager
-    def _used(self) -> Iterator[None]:
+    def _enter(self) -> None:
         with self._idle:
             if self._closed:
                 raise Refused(f"the block cache in {self.directory} is closed")
             self._users += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._users -= 1
-                if self._users == 0:
-                    self._idle.notify_all()
+
+    def _exit(self) -> None:
+        with self._idle:
+            self._users -= 1
+            if self._closed and self._users == 0:
+                self._idle.notify_all()
 
     def size_bytes(self) -> int:
         return (int(self.env.info()["last_pgno"]) + 1) * 4096
@@ -117,25 +115,29 @@ class Index:
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A pooled read transaction. For microseconds: it holds back the reuse of pages."""
-        with self._used():
+        self._enter()
+        try:
+            txn = self.env.begin(buffers=True)
             try:
-                txn = self.env.begin(buffers=True)
-                try:
-                    yield txn
-                finally:
-                    txn.abort()
-            except LmdbError as e:
-                raise translate(e, self.directory) from e
+                yield txn
+            finally:
+                txn.abort()
+        except LmdbError as e:
+            raise translate(e, self.directory) from e
+        finally:
+            self._exit()
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
         """The write transaction: also the one lock for all writing to the cache."""
-        with self._used():
-            try:
-                with self.env.begin(write=True) as txn:
-                    yield txn
-            except LmdbError as e:
-                raise translate(e, self.directory) from e
+        self._enter()
+        try:
+            with self.env.begin(write=True) as txn:
+                yield txn
+        except LmdbError as e:
+            raise translate(e, self.directory) from e
+        finally:
+            self._exit()
 
     # Blocks
 

@@ -11,6 +11,7 @@ Layout and figures: docs/design/002-block-cache.md.
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,12 +63,12 @@ class BlockCache:
         self._touched: set[BlockId] = set()
         self._counts = Counters()
         self._generation = 0
-        self._home = CacheHome(directory, boot_id or read_boot_id())
         try:
-            self._home.enter(self._prepare)
-            self._index = self._opened or Index(directory / INDEX_DIR)
-        except BaseException:
-            self._home.abandon()
+            self._home = CacheHome(directory, boot_id or read_boot_id())
+            self._index = self._enter()
+        except OSError as e:
+            if e.errno == errno.ENOSPC:
+                raise NoSpace(f"no space left for the block cache in {directory}") from e
             raise
         self._shrink()
 
@@ -292,6 +293,14 @@ class BlockCache:
         self._home.leave(self._sync_files)
 
     # Inside
+
+    def _enter(self) -> Index:
+        try:
+            self._home.enter(self._prepare)
+            return self._opened or Index(self.directory / INDEX_DIR)
+        except BaseException:
+            self._home.abandon()
+            raise
 
     def _prepare(self) -> None:
         """First user: open the index and remove what a crash left. Under the exclusive lock."""

@@ -155,7 +155,9 @@ def test_two_processes_insert_and_evict_at_once(folder: Path) -> None:
     assert [child.wait(timeout=90) for child in children] == [0, 0]
     assert disk_bytes(folder) <= 32 * MIB
     cache = BlockCache(folder, limit_bytes=32 * MIB)
-    assert bytes_of(cache, V1, 149) == block(298)
+    last = [(bytes_of(cache, V1, 149), block(298)), (bytes_of(cache, V2, 149), block(299))]
+    assert any(found == inserted for found, inserted in last)
+    assert all(found in (inserted, None) for found, inserted in last)
     assert cache.cached_blocks(V1) + cache.cached_blocks(V2) >= 16
     cache.close()
 
@@ -252,7 +254,7 @@ def fill(path: Path) -> None:
 
 def test_a_disk_full_at_opening_is_no_space(small_disk: Path) -> None:
     fill(small_disk / "other")
-    with pytest.raises((NoSpace, OSError)):
+    with pytest.raises(NoSpace):
         BlockCache(small_disk / "blocks", limit_bytes=LIMIT)
 
 
