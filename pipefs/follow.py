@@ -31,10 +31,10 @@ from pipefs.commits import (
     Position,
     Read,
 )
+from pipefs.conflicts import Effects
 from pipefs.db import StateDB, Txn, View
 from pipefs.errors import NotFound
 from pipefs.keys import key_of, names_of
-from pipefs.rebase import Effects
 from pipefs.records import Inode, decode_content, decode_staging, ino_key, key_id
 from pipefs.stores.base import WRITE_ID_KEY, Store
 from pipefs.types import ObjectVersion
@@ -43,14 +43,6 @@ log = logging.getLogger(__name__)
 
 HEADS_AT_ONCE = 16
 _LOOK_BATCH = 1000
-
-
-def merge(into: Effects, more: Effects) -> Effects:
-    into.entries |= more.entries
-    into.attributes |= more.attributes
-    into.conflicts += more.conflicts
-    into.same_bytes += more.same_bytes
-    return into
 
 
 class Follower:
@@ -109,7 +101,7 @@ class Follower:
                 continue
             if found is None:
                 break
-            merge(effects, self._apply(found))
+            effects.merge(self._apply(found))
         return effects
 
     def check_log(self) -> bool:
@@ -202,7 +194,7 @@ class Follower:
                     outbox.land(t, batch, done.commit.number)
                     self._advance(t, done.commit, done.digest)
                 return effects, len(batch.changes)
-            merge(effects, self.follow())
+            effects.merge(self.follow())
 
     # --- what other tools wrote ---------------------------------------------------------------
 
@@ -242,7 +234,7 @@ class Follower:
         effects = Effects()
         for first in range(0, len(changes), MAX_CHANGES):
             part = changes[first : first + MAX_CHANGES]
-            merge(effects, self._commit_part(part))
+            effects.merge(self._commit_part(part))
         return effects
 
     def _commit_part(self, changes: list[Change]) -> Effects:
@@ -270,8 +262,9 @@ class Follower:
                 self._start_over(e)
                 continue
             if done is not None:
-                return merge(effects, self._apply_commit(done.commit, {}, done.digest))
-            merge(effects, self.follow())
+                effects.merge(self._apply_commit(done.commit, {}, done.digest))
+                return effects
+            effects.merge(self.follow())
 
     def reconcile(self) -> Effects:
         """List the whole pipe; commit objects that other tools wrote or deleted.
@@ -297,9 +290,9 @@ class Follower:
                     if not known:
                         unknown.append(found.key)
             if unknown:
-                merge(effects, self.check_keys(unknown))
-        merge(effects, self._external_directories(markers))
-        merge(effects, self._vanished(seen))
+                effects.merge(self.check_keys(unknown))
+        effects.merge(self._external_directories(markers))
+        effects.merge(self._vanished(seen))
         with self._db.update() as t:
             tree.set_fact(t, "relist", b"0")
             tree.set_fact(t, "listed", b"%d" % self._clock())
@@ -327,7 +320,7 @@ class Follower:
                 gone.append(node.content.key)
         effects = Effects()
         for first in range(0, len(gone), _LOOK_BATCH):
-            merge(effects, self.check_keys(gone[first : first + _LOOK_BATCH]))
+            effects.merge(self.check_keys(gone[first : first + _LOOK_BATCH]))
         return effects
 
 
@@ -388,6 +381,3 @@ def _batches(items: Iterator[ObjectVersion], size: int) -> Iterator[list[ObjectV
             batch = []
     if batch:
         yield batch
-
-
-__all__ = ["Follower", "merge"]

@@ -12,20 +12,17 @@ what is current now.
 
 from __future__ import annotations
 
-import base64
 import logging
 import stat
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from pipefs import tree
+from pipefs.changes import content_of, inode_of, merge_attributes, same_thing
 from pipefs.commits import Change, Commit
+from pipefs.conflicts import Aside, Effects
 from pipefs.db import Txn, View
-from pipefs.keys import component_of, name_of, names_of
+from pipefs.keys import names_of
 from pipefs.records import (
-    NO_MODE,
-    Conflict,
     Content,
     Dirty,
     Inode,
@@ -41,19 +38,6 @@ from pipefs.types import ROOT_INO, ObjectVersion
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Effects:
-    """What the kernel of this machine must forget after the transaction, and what to tell users."""
-
-    entries: set[tuple[int, bytes]] = field(default_factory=set)
-    """Names (live parent, name) whose meaning changed."""
-    attributes: set[int] = field(default_factory=set)
-    """Inodes whose attributes changed."""
-    conflicts: list[Conflict] = field(default_factory=list)
-    same_bytes: list[tuple[Content, Content]] = field(default_factory=list)
-    """(old, new) versions with equal bytes: cached blocks serve both."""
-
-
 def unknown_ancestry(v: View, commit: Commit) -> list[str]:
     """Keys of `put` changes that do not follow from the version this machine knows.
 
@@ -66,7 +50,7 @@ def unknown_ancestry(v: View, commit: Commit) -> list[str]:
         ino = tree.base_walk(v, names_of(change.path))
         node = tree.base_inode(v, ino) if ino is not None else None
         known = node.content if node is not None else None
-        new = _content(change)
+        new = content_of(change)
         if (
             known is None
             or known.same_version(new)
@@ -93,8 +77,8 @@ class Rebase:
         self.inos = inos
         self.commit = commit
         self.current = current
-        self.host = host
         self.effects = Effects()
+        self.aside = Aside(t, commit, host, self.effects)
 
     def apply(self) -> Effects:
         moves = self._detach()
@@ -258,7 +242,7 @@ class Rebase:
 
     def _attach_other(self, change: Change, parent: int, name: bytes) -> int:
         """A directory, link or special file; returns its inode number."""
-        node = self._fresh(change)
+        node = inode_of(change, self.commit.time)
         entry = tree.base_name(self.t, parent, name)
         if entry is not None and entry.kind == node.kind:
             old = tree.base_inode(self.t, entry.ino)
@@ -274,7 +258,7 @@ class Rebase:
         return node.ino
 
     def _attach_file(self, change: Change, parent: int, name: bytes) -> None:
-        node = self._fresh(change)
+        node = inode_of(change, self.commit.time)
         content = self._settle_version(change)
         if content is None:
             return
@@ -291,7 +275,7 @@ class Rebase:
 
     def _settle_version(self, change: Change) -> Content | None:
         """The version that counts: the announced one, or what the store says is current."""
-        content = _content(change)
+        content = content_of(change)
         if content.key not in self.current:
             return content
         found = self.current[content.key]
@@ -324,7 +308,7 @@ class Rebase:
         tree.base_put(self.t, parent, name, node, self.commit.number)
         self._refresh_clean(mine, node)
         if taken_over is not None and taken_over.ino not in (0, ino) and not change.same:
-            self._conflict(parent, name, taken_over.ino)
+            self.aside.ours(tree.need(self.t, taken_over.ino), parent, name)
         elif taken_over is not None and taken_over.ino == 0 and not change.same:
             self._undelete(parent, name, ino, taken_over.key)
         self.effects.entries.add((parent, name))
@@ -360,7 +344,7 @@ class Rebase:
         node.ino, node.epoch = self.inos.take(self.t), 0
         tree.base_drop(self.t, parent, name, self.commit.number)
         tree.base_put(self.t, parent, name, node, self.commit.number)
-        self._set_aside(mine, parent, name)
+        self.aside.ours(mine, parent, name)
 
     def _clear_way(self, parent: int, name: bytes, node: Inode) -> int | None:
         """Make room at a name the base is about to get; a local inode that is the same thing
@@ -372,10 +356,10 @@ class Rebase:
             self.t.delete("onames", name_key(parent, name))
             return None
         mine = tree.need(self.t, over.ino)
-        if node.ino == 0 and _same_thing(mine, node) and not tree.base_inode(self.t, mine.ino):
+        if node.ino == 0 and same_thing(mine, node) and not tree.base_inode(self.t, mine.ino):
             return mine.ino
         if not (mine.is_dir and not node.is_dir):
-            self._conflict(parent, name, over.ino)
+            self.aside.ours(mine, parent, name)
         return None
 
     def _settle_name(self, parent: int, name: bytes, node: Inode) -> None:
@@ -390,59 +374,7 @@ class Rebase:
             return
         if over.ino == 0:
             return
-        shown = tree.need(self.t, node.ino)
-        shown.dirty |= Dirty.ANNOUNCE
-        aside = self.conflict_name(parent, name)
-        tree.set_name(self.t, parent, aside, shown)
-        tree.put_inode(self.t, shown)
-        self._tell(shown, parent, name, aside)
-
-    def _conflict(self, parent: int, name: bytes, ino: int) -> None:
-        self._set_aside(tree.need(self.t, ino), parent, name)
-
-    def _set_aside(self, mine: Inode, parent: int, name: bytes) -> None:
-        """Move a local inode to its conflict name; it goes up from there as a new file."""
-        aside = self.conflict_name(parent, name)
-        self.t.delete("onames", name_key(parent, name))
-        if mine.is_file:
-            mine.content = mine.content if not mine.dirty & Dirty.CONTENT else None
-        mine.dirty |= Dirty.ANNOUNCE
-        if mine.is_dir or mine.content is not None:
-            self.t.put("relocate", ino_key(mine.ino), b"%d" % time.time_ns())
-        tree.set_name(self.t, parent, aside, mine)
-        tree.put_inode(self.t, mine)
-        self._tell(mine, parent, name, aside)
-
-    def _tell(self, node: Inode, parent: int, name: bytes, aside: bytes) -> None:
-        where = tree.names_to(self.t, parent) or []
-        conflict = Conflict(
-            node.ino,
-            tree.path_text([*where, name]),
-            tree.path_text([*where, aside]),
-            self.commit.author,
-            self.commit.time or time.time_ns(),
-        )
-        log.warning(
-            "conflict: %s was changed here and by %s; the other copy is %s",
-            conflict.original,
-            conflict.theirs_author,
-            conflict.ours,
-        )
-        self.t.put("conflicts", ino_key(node.ino), encode(conflict))
-        self.effects.conflicts.append(conflict)
-        self.effects.entries |= {(parent, name), (parent, aside)}
-
-    def conflict_name(self, parent: int, name: bytes) -> bytes:
-        """`NAME.conflict-HOST-TIME.EXT`, not taken yet, at most 255 bytes."""
-        stamp = time.strftime("%Y%m%dT%H%MZ", time.gmtime(self.commit.time / 1e9))
-        stem, dot, ext = name.partition(b".") if not name.startswith(b".") else (name, b"", b"")
-        for n in range(10_000):
-            tail = f".conflict-{self.host}-{stamp}" + (f"-{n}" if n else "")
-            end = tail.encode() + dot + ext
-            out = stem[: max(1, 255 - len(end))] + end
-            if tree.name_entry(self.t, parent, out[:255]) is None:
-                return out[:255]
-        raise OSError(17, "no free conflict name", component_of(name))
+        self.aside.theirs(tree.need(self.t, node.ino), parent, name)
 
     def _revive(self, parent: int) -> None:
         """A directory that got something new exists again, whatever we removed meanwhile."""
@@ -470,67 +402,18 @@ class Rebase:
 
     # --- attributes ---------------------------------------------------------------------------
 
-    def _fresh(self, change: Change) -> Inode:
-        """A base inode as a change describes it; number 0 until one is chosen."""
-        kind = {"mkdir": stat.S_IFDIR, "symlink": stat.S_IFLNK}.get(change.op, stat.S_IFREG)
-        plain = {stat.S_IFDIR: 0o755, stat.S_IFLNK: 0o777}.get(kind, 0o644)
-        at = change.mtime if change.mtime is not None else self.commit.time
-        return Inode(
-            ino=0,
-            mode=change.mode if change.mode is not None else kind | plain | NO_MODE,
-            uid=-1 if change.uid is None else change.uid,
-            gid=-1 if change.gid is None else change.gid,
-            size=change.size,
-            mtime_ns=at,
-            ctime_ns=change.ctime if change.ctime is not None else at,
-            atime_ns=at,
-            nlink=2 if kind == stat.S_IFDIR else 1,
-            rdev=change.rdev,
-            target=name_of(change.target) if change.target else b"",
-            xattrs=_xattrs(change),
-        )
-
     def _attributes(self, change: Change) -> None:
         ino = tree.base_walk(self.t, names_of(change.path)) if change.path else int(ROOT_INO)
         node = tree.base_inode(self.t, ino) if ino is not None else None
         if node is None:
             return
-        _merge_attributes(node, change)
+        merge_attributes(node, change)
         self.t.put("inodes", ino_key(node.ino), encode(node))
         mine = tree.overlay_inode(self.t, node.ino)
         if mine is not None and not mine.dirty & Dirty.ANNOUNCE:
-            _merge_attributes(mine, change)
+            merge_attributes(mine, change)
             tree.put_inode(self.t, mine)
         self.effects.attributes.add(node.ino)
-
-
-def _merge_attributes(node: Inode, change: Change) -> None:
-    if change.mode is not None:
-        node.mode = node.kind | stat.S_IMODE(change.mode)
-    node.uid = node.uid if change.uid is None else change.uid
-    node.gid = node.gid if change.gid is None else change.gid
-    node.mtime_ns = node.mtime_ns if change.mtime is None else change.mtime
-    node.ctime_ns = node.ctime_ns if change.ctime is None else change.ctime
-    if change.xattrs is not None:
-        node.xattrs = _xattrs(change)
-
-
-def _xattrs(change: Change) -> dict[bytes, bytes] | None:
-    if not change.xattrs:
-        return None
-    return {name_of(k): base64.b64decode(v) for k, v in change.xattrs.items()}
-
-
-def _content(change: Change) -> Content:
-    return Content(change.key or change.path, change.version, change.etag, change.size)
-
-
-def _same_thing(mine: Inode, theirs: Inode) -> bool:
-    if mine.kind != theirs.kind:
-        return False
-    if mine.is_file:
-        return theirs.content is not None and theirs.content.same_version(mine.content)
-    return mine.is_dir or (mine.target == theirs.target and mine.rdev == theirs.rdev)
 
 
 def clear_base(t: Txn) -> None:

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from pipefs import namespace
+from pipefs.conflicts import Effects
 from pipefs.keys import MAX_NAME_BYTES
-from pipefs.rebase import Effects
 from pipefs.records import NO_MODE, Inode, NameEntry
 from pipefs.volume import Volume
 from pipefsd.directories import DirectoryHandle

@@ -18,6 +18,7 @@ import msgspec
 
 from pipefs import tree
 from pipefs.blocks import BlockCache
+from pipefs.conditional import ConditionalStore
 from pipefs.config import Settings, cache_limit_for
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, quarantine
@@ -32,13 +33,15 @@ from pipefs.errors import (
 )
 from pipefs.follow import Follower
 from pipefs.home import Home
-from pipefs.protocol import ConflictItem, MountStatus
+from pipefs.policy import Policy
+from pipefs.protocol import MountStatus
 from pipefs.registry import Pipe
+from pipefs.relocation import Relocator
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Capabilities
-from pipefs.transfers import Policy, Transfers
-from pipefs.units import utc_text
+from pipefs.transfers import Transfers
 from pipefs.volume import Volume
+from pipefsd import report
 from pipefsd.filesystem import Filesystem
 from pipefsd.ownership import Ownership
 from pipefsd.syncer import Health, Syncer
@@ -49,6 +52,8 @@ log = logging.getLogger(__name__)
 
 FETCHERS = 16
 KEEPER_S = 1.0
+CHECKPOINT_BYTES = 4 << 20
+"""Of journal: a checkpoint holds the state's lock, and a small one holds it for milliseconds."""
 UNKNOWN = Capabilities(
     versioning=True,
     conditional_put=True,
@@ -135,15 +140,10 @@ class PipeService:
         policy = Policy(
             settings.quiet_period_s, settings.min_version_interval_s, settings.local_only
         )
-        self._transfers = Transfers(
-            self._db,
-            self._volume.files,
-            self._store,
-            reader,
-            self._cache,
-            policy,
-            lambda: self._capabilities,
-        )
+        store = ConditionalStore(self._store, lambda: self._capabilities)
+        files, cache = self._volume.files, self._cache
+        self._transfers = Transfers(self._db, files, store, reader, cache, policy)
+        relocator = Relocator(self._db, store, reader, cache, policy)
         self._follower = Follower(
             self._db, self._store, self._volume.inos, author=who(), writable=self._may_write
         )
@@ -157,7 +157,8 @@ class PipeService:
         )
         self._uploader = Uploader(
             self._transfers,
-            self._volume.files,
+            relocator,
+            files,
             on_conflict=self._syncer.look_at,
             on_landed=self._syncer.poke,
             on_trouble=self._health.report,
@@ -170,7 +171,7 @@ class PipeService:
 
         path = Path(directory)
         try:
-            return StateDB(path, tree.TABLES)
+            return StateDB(path, tree.TABLES, checkpoint_bytes=CHECKPOINT_BYTES)
         except Corrupt as e:
             aside = quarantine(path)
             self._warnings.append(
@@ -178,7 +179,7 @@ class PipeService:
                 f"bucket and the staging files"
             )
             log.error("%s; set aside as %s", e, aside)
-            return StateDB(path, tree.TABLES)
+            return StateDB(path, tree.TABLES, checkpoint_bytes=CHECKPOINT_BYTES)
 
     def _first_look(self) -> None:
         """Capabilities, and the tree: from the bucket if it is not known yet."""
@@ -341,60 +342,18 @@ class PipeService:
         }
 
     def status(self) -> MountStatus:
-        out = self._volume.outbox(self._transfers.policy.stays_local)
-        files, size = self._uploader.sending()
-        stats = self._cache.stats()
-        asked = stats.hits + stats.misses
-        place = self._follower.position()
-        offline = self._health.offline_since_ns
-        return MountStatus(
-            name=self._pipe.name,
-            path="",
-            pid=os.getpid(),
-            transport="kernel",
-            state=self._state(),
-            dirty_files=out.files,
-            dirty_bytes=out.bytes,
-            uploading_files=files,
-            uploading_bytes=size,
-            conflicts=len(self._volume.conflicts()),
-            cache_bytes=stats.used_bytes,
-            cache_hit_ratio=stats.hits / asked if asked else 0.0,
-            last_error=self._health.last_error,
+        return report.status(
+            self._pipe.name,
+            self._volume,
+            self._volume.outbox(self._transfers.policy.stays_local),
+            sending=self._uploader.sending(),
+            cache=self._cache.stats(),
+            place=self._follower.position(),
+            health=self._health,
+            capabilities=self._capabilities,
             read_only=bool(self._why_read_only()),
-            capabilities=_flags(self._capabilities),
-            epoch=place.epoch,
-            commit=place.number,
-            relocating_files=out.relocating,
-            offline_since=utc_text(offline) if offline else None,
-            conflict_list=self._conflict_items(),
             warnings=self._warnings,
-            cache_limit_bytes=stats.limit_bytes,
         )
-
-    def _state(self) -> str:
-        if self._health.offline_since_ns:
-            return "offline"
-        return "read-only" if self._why_read_only() else "live"
-
-    def _conflict_items(self) -> list[ConflictItem]:
-        return [
-            ConflictItem(
-                path=c.original, kept_as=c.ours, other=c.theirs_author, time=utc_text(c.time_ns)
-            )
-            for c in self._volume.conflicts()
-        ]
-
-
-def _flags(can: Capabilities) -> dict[str, bool]:
-    return {
-        "versioning": can.versioning,
-        "conditional_put": can.conditional_put,
-        "conditional_multipart": can.conditional_multipart,
-        "conditional_delete": can.conditional_delete,
-        "checksums": can.checksums,
-        "writable": can.writable,
-    }
 
 
 def _prefix_bytes(url: str) -> int:

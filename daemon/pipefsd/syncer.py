@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipefs import tree
+from pipefs.conflicts import Effects
 from pipefs.errors import AccessDenied, PipefsError, StoreUnavailable, TimedOut
-from pipefs.follow import Follower, merge
+from pipefs.follow import Follower
 from pipefs.keys import key_of
-from pipefs.rebase import Effects
 from pipefs.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -136,13 +136,13 @@ class Syncer:
             effects = self._follower.follow()
             if self._may_write():
                 more, count = self._follower.announce()
-                merge(effects, more)
+                effects.merge(more)
                 if count:
                     self._last_commit = time.monotonic()
             due = now - self._last_listing > self._refresh_interval_s
             if due or self._follower.must_relist():
                 self._last_listing = now
-                merge(effects, self._follower.reconcile())
+                effects.merge(self._follower.reconcile())
         self._tell(effects)
 
     def refresh(self, *, full: bool) -> int:
@@ -150,7 +150,7 @@ class Syncer:
         with self._busy:
             effects = self._follower.follow()
             if full:
-                merge(effects, self._follower.reconcile())
+                effects.merge(self._follower.reconcile())
                 self._last_listing = time.monotonic()
         self._health.report(None)
         self._tell(effects)
@@ -163,7 +163,7 @@ class Syncer:
             with self._volume.db.view() as v:
                 names = tree.names_to(v, ino)
             if names:
-                merge(effects, self._follower.check_keys([key_of(names)]))
+                effects.merge(self._follower.check_keys([key_of(names)]))
         self._tell(effects)
 
     def _tell(self, effects: Effects) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 
 from pipefs.errors import AccessDenied, NotFound, PipefsError, PreconditionFailed
 from pipefs.files import LocalFiles
+from pipefs.relocation import Relocator
 from pipefs.stores.base import Cancelled
 from pipefs.transfers import Transfers
 
@@ -45,6 +46,7 @@ class Uploader:
     def __init__(
         self,
         transfers: Transfers,
+        relocator: Relocator,
         files: LocalFiles,
         *,
         on_conflict: Callable[[int], None],
@@ -53,6 +55,7 @@ class Uploader:
         may_write: Callable[[], bool],
     ) -> None:
         self._transfers = transfers
+        self._relocator = relocator
         self._files = files
         self._on_conflict = on_conflict
         self._on_landed = on_landed
@@ -165,14 +168,11 @@ class Uploader:
 
     def _submit_rest(self) -> bool:
         """Renames' copies, deletions and markers; True while there is more to do at once."""
-        transfers, few = self._transfers, WORKERS * 4
+        up, copies, few = self._transfers, self._relocator, WORKERS * 4
         jobs: list[tuple[object, Callable[[], bool]]] = [
-            *((("copy", i), partial(transfers.relocate, i)) for i in transfers.relocations(few)),
-            *((("delete", c.key), partial(transfers.delete, c)) for c in transfers.deletions(few)),
-            *(
-                (("marker", i), partial(transfers.mark_directory, i))
-                for i in transfers.markers(few)
-            ),
+            *((("copy", i), partial(copies.relocate, i)) for i in copies.due(few)),
+            *((("delete", c.key), partial(up.delete, c)) for c in up.deletions(few)),
+            *((("marker", i), partial(copies.mark_directory, i)) for i in copies.markers(few)),
         ]
         now = time.monotonic()
         submitted = 0

@@ -1,0 +1,73 @@
+"""What a pipe says of itself: the figures behind `pipefs status`. Reads, never changes."""
+
+from __future__ import annotations
+
+import os
+
+from pipefs.cachestats import CacheStats
+from pipefs.commits import Position
+from pipefs.protocol import ConflictItem, MountStatus
+from pipefs.records import Conflict
+from pipefs.stores.base import Capabilities
+from pipefs.units import utc_text
+from pipefs.volume import Outbox, Volume
+from pipefsd.syncer import Health
+
+
+def status(
+    name: str,
+    volume: Volume,
+    outbox: Outbox,
+    *,
+    sending: tuple[int, int],
+    cache: CacheStats,
+    place: Position,
+    health: Health,
+    capabilities: Capabilities,
+    read_only: bool,
+    warnings: list[str],
+) -> MountStatus:
+    """The mount object of `status --json`; path and transport are the worker frame's to fill."""
+    asked = cache.hits + cache.misses
+    conflicts = volume.conflicts()
+    return MountStatus(
+        name=name,
+        path="",
+        pid=os.getpid(),
+        transport="kernel",
+        state="offline" if health.offline_since_ns else "read-only" if read_only else "live",
+        dirty_files=outbox.files,
+        dirty_bytes=outbox.bytes,
+        uploading_files=sending[0],
+        uploading_bytes=sending[1],
+        conflicts=len(conflicts),
+        cache_bytes=cache.used_bytes,
+        cache_hit_ratio=cache.hits / asked if asked else 0.0,
+        last_error=health.last_error,
+        read_only=read_only,
+        capabilities=_flags(capabilities),
+        epoch=place.epoch,
+        commit=place.number,
+        relocating_files=outbox.relocating,
+        offline_since=utc_text(health.offline_since_ns) if health.offline_since_ns else None,
+        conflict_list=[_item(c) for c in conflicts],
+        warnings=warnings,
+        cache_limit_bytes=cache.limit_bytes,
+    )
+
+
+def _item(c: Conflict) -> ConflictItem:
+    return ConflictItem(
+        path=c.original, kept_as=c.ours, other=c.theirs_author, time=utc_text(c.time_ns)
+    )
+
+
+def _flags(can: Capabilities) -> dict[str, bool]:
+    return {
+        "versioning": can.versioning,
+        "conditional_put": can.conditional_put,
+        "conditional_multipart": can.conditional_multipart,
+        "conditional_delete": can.conditional_delete,
+        "checksums": can.checksums,
+        "writable": can.writable,
+    }

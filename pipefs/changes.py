@@ -1,0 +1,62 @@
+"""What a change of a commit says, as records of the tree. Pure."""
+
+from __future__ import annotations
+
+import base64
+import stat
+
+from pipefs.commits import Change
+from pipefs.keys import name_of
+from pipefs.records import NO_MODE, Content, Inode
+
+
+def inode_of(change: Change, commit_time_ns: int) -> Inode:
+    """A base inode as a change describes it; number 0 until one is chosen."""
+    kind = {"mkdir": stat.S_IFDIR, "symlink": stat.S_IFLNK}.get(change.op, stat.S_IFREG)
+    plain = {stat.S_IFDIR: 0o755, stat.S_IFLNK: 0o777}.get(kind, 0o644)
+    at = change.mtime if change.mtime is not None else commit_time_ns
+    return Inode(
+        ino=0,
+        mode=change.mode if change.mode is not None else kind | plain | NO_MODE,
+        uid=-1 if change.uid is None else change.uid,
+        gid=-1 if change.gid is None else change.gid,
+        size=change.size,
+        mtime_ns=at,
+        ctime_ns=change.ctime if change.ctime is not None else at,
+        atime_ns=at,
+        nlink=2 if kind == stat.S_IFDIR else 1,
+        rdev=change.rdev,
+        target=name_of(change.target) if change.target else b"",
+        xattrs=xattrs_of(change),
+    )
+
+
+def merge_attributes(node: Inode, change: Change) -> None:
+    """Apply an `attr` change: what it does not name stays."""
+    if change.mode is not None:
+        node.mode = node.kind | stat.S_IMODE(change.mode)
+    node.uid = node.uid if change.uid is None else change.uid
+    node.gid = node.gid if change.gid is None else change.gid
+    node.mtime_ns = node.mtime_ns if change.mtime is None else change.mtime
+    node.ctime_ns = node.ctime_ns if change.ctime is None else change.ctime
+    if change.xattrs is not None:
+        node.xattrs = xattrs_of(change)
+
+
+def xattrs_of(change: Change) -> dict[bytes, bytes] | None:
+    if not change.xattrs:
+        return None
+    return {name_of(k): base64.b64decode(v) for k, v in change.xattrs.items()}
+
+
+def content_of(change: Change) -> Content:
+    return Content(change.key or change.path, change.version, change.etag, change.size)
+
+
+def same_thing(mine: Inode, theirs: Inode) -> bool:
+    """Whether two inodes made independently are one: same version, link target, or directory."""
+    if mine.kind != theirs.kind:
+        return False
+    if mine.is_file:
+        return theirs.content is not None and theirs.content.same_version(mine.content)
+    return mine.is_dir or (mine.target == theirs.target and mine.rdev == theirs.rdev)

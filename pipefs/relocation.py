@@ -1,0 +1,168 @@
+"""From the overlay to the store: copies after renames, and markers of empty directories.
+
+A rename is local and immediate; the objects follow, by server-side copies of exactly the version
+that the file has, and the old keys are deleted after that. Same shape as `pipefs.transfers`: each
+call does one thing whole, and a crash in between repeats it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pipefs import namespace, tree
+from pipefs.attributes import metadata_of
+from pipefs.blocks import BlockCache
+from pipefs.conditional import ConditionalStore
+from pipefs.content import ContentReader
+from pipefs.db import StateDB, Txn, View
+from pipefs.keys import is_natural, key_of
+from pipefs.policy import Policy
+from pipefs.records import (
+    Content,
+    Dirty,
+    Inode,
+    decode_content,
+    encode,
+    ino_key,
+    key_id,
+)
+from pipefs.types import BLOCK_SIZE_BYTES
+
+
+def expected_at(v: View, key: str, node: Inode | None) -> Content | None:
+    """The version this machine believes is current at a key; None: there should be none."""
+    if node is not None and node.content is not None and node.content.key == key:
+        return node.content
+    raw = v.get("gone", key_id(key))
+    return decode_content(raw) if raw is not None else None
+
+
+def follow_name(t: Txn, ino: int, content: Content) -> None:
+    """Renamed while its object was under way: the object is to follow."""
+    names = tree.names_to(t, ino)
+    if names and not is_natural(content.key, names):
+        t.put("relocate", ino_key(ino), b"%d" % time.time_ns())
+
+
+class Relocator:
+    """One pipe's copies and markers. Thread-safe."""
+
+    def __init__(
+        self,
+        db: StateDB,
+        store: ConditionalStore,
+        reader: ContentReader,
+        cache: BlockCache,
+        policy: Policy,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._db = db
+        self._store = store
+        self._reader = reader
+        self._cache = cache
+        self._policy = policy
+        self._clock = clock
+
+    # --- copies after renames -----------------------------------------------------------------
+
+    def due(self, limit: int = 1000) -> list[int]:
+        """Inodes whose objects, or those below them, do not have their path's key yet and that
+        have been left alone for the quiet period."""
+        horizon = self._clock() - int(self._policy.quiet_period_s * 1e9)
+        with self._db.view() as v:
+            rows = v.scan("relocate", limit=limit)
+            return [int.from_bytes(k, "big") for k, raw in rows if int(raw or b"0") <= horizon]
+
+    def relocate(self, ino: int) -> bool:
+        """Copy one file's object to its path's key, or plan that for a directory's files."""
+        with self._db.update() as t:
+            node = tree.inode(t, ino)
+            names = tree.names_to(t, ino) if node is not None else None
+            if node is None or not names:
+                t.delete("relocate", ino_key(ino))
+                return True
+            if node.is_dir:
+                self._plan(t, node)
+                return True
+            if self._needs_no_copy(t, node, names):
+                t.delete("relocate", ino_key(ino))
+                return True
+            key = key_of(names)
+            expected = expected_at(t, key, None)
+        assert node.content is not None
+        self._copy(node, node.content, key, expected)
+        return True
+
+    @staticmethod
+    def _plan(t: Txn, node: Inode) -> None:
+        for _, entry in tree.children(t, node.ino):
+            t.put("relocate", ino_key(entry.ino), b"0")
+        t.delete("relocate", ino_key(node.ino))
+        marker = t.get("markers", ino_key(node.ino))
+        if marker:  # its marker object is named after the old path
+            namespace.want_gone(t, decode_content(marker))
+            t.delete("markers", ino_key(node.ino))
+        if tree.is_empty(t, node.ino):
+            namespace.want_marker(t, node.ino)
+
+    @staticmethod
+    def _needs_no_copy(v: View, node: Inode, names: list[bytes]) -> bool:
+        if not node.is_file or node.content is None:
+            return True
+        # A file with new bytes goes up under its new key anyway.
+        return bool(node.dirty & Dirty.CONTENT) or is_natural(node.content.key, names)
+
+    def _copy(self, node: Inode, old: Content, key: str, expected: Content | None) -> None:
+        done = self._store.copy(old, key, expected)
+        new = Content(key, done.version_id, done.etag, old.size)
+        self._cache.alias(
+            self._reader.identity(old.ref()),
+            self._reader.identity(new.ref()),
+            -(-old.size // BLOCK_SIZE_BYTES),
+        )
+        with self._db.update() as t:
+            live = tree.inode(t, node.ino)
+            t.delete("gone", key_id(key))
+            if live is None or not live.parent or not old.same_version(live.content):
+                namespace.want_gone(t, new)
+                return
+            live.content = new
+            live.dirty |= Dirty.ANNOUNCE
+            tree.put_inode(t, live)
+            t.delete("relocate", ino_key(node.ino))
+            follow_name(t, node.ino, new)
+            namespace.want_gone(t, old)
+
+    # --- directory markers --------------------------------------------------------------------
+
+    def markers(self, limit: int = 1000) -> list[int]:
+        """Directories that may want a marker object now."""
+        with self._db.view() as v:
+            return [
+                int.from_bytes(k, "big") for k, raw in v.scan("markers", limit=limit) if not raw
+            ]
+
+    def mark_directory(self, ino: int) -> bool:
+        """Put `dir/` for a directory that stayed empty for the quiet period; True if settled."""
+        quiet = int(self._policy.quiet_period_s * 1e9)
+        with self._db.update() as t:
+            node = tree.inode(t, ino)
+            names = tree.names_to(t, ino) if node is not None else None
+            if node is None or not names or not tree.is_empty(t, ino):
+                t.delete("markers", ino_key(ino))
+                return True
+            if self._clock() - node.mtime_ns < quiet or self._policy.stays_local(names):
+                return False
+            key = key_of(names) + "/"
+        done = self._store.put(key, b"", metadata_of(node, node.mtime_ns), "", None)
+        content = Content(key, done.version_id, done.etag, 0)
+        with self._db.update() as t:
+            live = tree.inode(t, ino)
+            if live is None or tree.names_to(t, ino) != names:
+                namespace.want_gone(t, content)
+            else:
+                t.put("markers", ino_key(ino), encode(content))
+                t.delete("gone", key_id(key))
+        return True
