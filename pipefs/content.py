@@ -107,13 +107,17 @@ class ContentReader:
         got: dict[int, memoryview] = {}
         while True:
             missing = [b for b in blocks if not self._has(version, b, got)]
-            if not missing:
+            unreadable = not missing
+            if unreadable:
                 leases, missing = self._collect(ref, version, blocks, got)
                 if not missing:
                     return _cut(leases, ref, offset, size)
                 release_all(leases)
-            # Ends: every round adds to `got`, which nobody takes away.
-            got.update(self._downloads.fetch(ref, version, missing, patience))
+            # Ends: a round adds to `got`, which nobody takes away, or finds the blocks cached; if
+            # those are then not readable, the next round downloads them.
+            got.update(
+                self._downloads.fetch(ref, version, missing, patience, unreadable=unreadable)
+            )
 
     def advise(self, stream: int, ref: ContentRef, offset: int, size: int) -> None:
         """Tell of a read, so that what follows is fetched ahead. Cheap; never waits, never raises

@@ -76,7 +76,8 @@ class Downloads:
         self._store = store
         self._cache = cache
         self._executor = executor
-        # Guards everything below. Innermost; held for a few instructions.
+        # Guards everything below. Held for a few instructions and look-ups in the cache's index,
+        # never during a request or an insert.
         self._lock = threading.Lock()
         self._flights: dict[tuple[bytes, int], Flight] = {}
         self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
@@ -96,16 +97,26 @@ class Downloads:
         return time.monotonic() >= self._no_cache_until
 
     def fetch(
-        self, ref: ContentRef, version: bytes, blocks: Iterable[int], patience: Patience
+        self,
+        ref: ContentRef,
+        version: bytes,
+        blocks: Iterable[int],
+        patience: Patience,
+        *,
+        unreadable: bool = False,
     ) -> dict[int, memoryview]:
-        """Bytes of these blocks (ascending), each downloaded by this call or by one under way.
+        """Bytes of these blocks (ascending), each downloaded by this call or by one under way;
+        without those that have come into the cache meanwhile.
+
+        Args:
+            unreadable: the cache lists them and cannot read them: download in any case.
 
         Raises:
             NotFound, AccessDenied, StoreUnavailable, Corrupt: names key, version and cause.
             TimedOut: `patience` ran out. InterruptedError: its `interrupted` answered True.
         """
         wanted = list(blocks)
-        flights, own = self._join(ref, version, wanted)
+        flights, own = self._join(ref, version, wanted, unreadable)
         # One is left for this thread, unless it must be able to leave when interrupted.
         for flight in own if patience.interrupted else own[1:]:
             self._submit(flight)
@@ -117,14 +128,16 @@ class Downloads:
         finally:
             for flight in flights:
                 self._leave(flight)
-        return {block_no: found[block_no] for block_no in wanted}
+        return {block_no: found[block_no] for block_no in wanted if block_no in found}
 
     def prefetch(self, ref: ContentRef, version: bytes, blocks: range) -> list[Flight]:
         """Queue downloads of those blocks that nobody fetches yet; at once, without waiting."""
         if self._executor is None:
             return []
         with self._lock:
-            free = [b for b in blocks if (version, b) not in self._flights]
+            free = [
+                b for b in blocks if (version, b) not in self._flights and self._lacks(version, b)
+            ]
             flights = self._claim(ref, version, free)
         for flight in flights:
             self._submit(flight)
@@ -138,16 +151,27 @@ class Downloads:
             self._finish(flight)
 
     def _join(
-        self, ref: ContentRef, version: bytes, wanted: list[int]
+        self, ref: ContentRef, version: bytes, wanted: list[int], unreadable: bool
     ) -> tuple[list[Flight], list[Flight]]:
         with self._lock:
             joined = [self._flights.get((version, b)) for b in wanted]
-            free = [b for b, flight in zip(wanted, joined, strict=True) if flight is None]
+            free = [
+                b
+                for b, flight in zip(wanted, joined, strict=True)
+                if flight is None and (unreadable or self._lacks(version, b))
+            ]
             own = self._claim(ref, version, free)
             flights = list(dict.fromkeys([*own, *(f for f in joined if f is not None)]))
             for flight in flights:
                 flight.waiters += 1
         return flights, own
+
+    def _lacks(self, version: bytes, block_no: int) -> bool:
+        """Asked under the lock, after no flight was found: one may have landed since the caller
+        looked into the cache, and a flight leaves the table only after its bytes are cached."""
+        if (version, block_no) in self._kept:
+            return False
+        return self._cache.lookup(version, block_no) is None
 
     def _claim(self, ref: ContentRef, version: bytes, blocks: list[int]) -> list[Flight]:
         """New flights for blocks in ascending order, adjacent ones together. Under the lock."""

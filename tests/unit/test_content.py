@@ -129,6 +129,47 @@ def test_ten_readers_of_one_block_make_one_request(
     assert store.counting.counts()["get"].requests == 1
 
 
+def test_many_readers_of_many_blocks_fetch_each_once(
+    store: WatchedStore, cache: BlockCache, pool: ThreadPoolExecutor
+) -> None:
+    """Readers that look just before and ask just after a download has landed."""
+    reader = ContentReader(store, cache, "pipe", executor=pool)
+    data = os.urandom(200 * 1000)
+    refs = [store.add(f"file{n}", data[n * 1000 :][:1000]) for n in range(200)]
+
+    def read_all(_n: int) -> bytes:
+        return b"".join(text_of(reader, ref, 0, 1000) for ref in refs)
+
+    with ThreadPoolExecutor(8) as readers:
+        assert all(answer == data for answer in readers.map(read_all, range(8)))
+    assert len(store.gets) == 200
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped", "wrong length"])
+def test_blocks_that_the_cache_lists_and_cannot_read_are_fetched_again(
+    store: WatchedStore, cache: BlockCache, reader: ContentReader, damage: str
+) -> None:
+    data = os.urandom(100_000)
+    ref = store.add("file", data)
+    if damage == "wrong length":
+        cache.insert(reader.identity(ref), 0, data[:-1], block_count=1)
+    else:
+        reader.fill(ref, 0)
+        (path,) = cache.directory.glob("seg-*/data.mdb")
+        raw = path.read_bytes()
+        at = raw.find(data[:64])
+        with path.open("r+b") as f:
+            f.seek(at + 5000)
+            f.write(bytes([raw[at + 5000] ^ 1]))
+        if damage == "gone":
+            cache._segments.remove(1)
+    assert reader.cached(ref, 0, 100_000) is None
+    assert reader.fill(ref, 0) == data
+    leases = reader.cached(ref, 0, 100_000)
+    assert leases is not None
+    release_all(leases)
+
+
 def test_a_short_body_is_asked_for_once_more(store: WatchedStore, reader: ContentReader) -> None:
     data = os.urandom(MIB + 10)
     ref = store.add("file", data)
