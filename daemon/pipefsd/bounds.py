@@ -9,8 +9,11 @@ from dataclasses import dataclass
 class Bounds:
     """How long the supervisor waits for what, in seconds unless named otherwise."""
 
-    start_s: float = 30.0
-    """For a worker to open its state, and for the mount to answer."""
+    start_s: float = 150.0
+    """For the first worker of a mount. Its service may list a whole bucket before it is ready
+    (1,000 keys a request); below the 180 s that a client waits for its answer."""
+    takeover_s: float = 30.0
+    """For a worker that takes over: it knows the tree already, and processes are waiting."""
     restart_s: float = 60.0
     """Without a worker for so long, the connection is aborted (DESIGN: 60 s)."""
     crashes: int = 5

@@ -194,11 +194,11 @@ class Mounted:
             attempt += 1
             worker = self._fork()
             try:
-                async with asyncio.timeout(self._bounds.start_s):
+                async with asyncio.timeout(self._bounds.takeover_s):
                     self.warnings = await asyncio.shield(worker.ready)
                 return
             except TimeoutError:
-                self.last_error = f"the new worker was not ready in {self._bounds.start_s:g} s"
+                self.last_error = f"the new worker was not ready in {self._bounds.takeover_s:g} s"
                 worker.kill()
             except WorkerDied:
                 self._note_death(describe_status(await asyncio.shield(worker.exited)), worker.pid)
