@@ -23,7 +23,7 @@ from pipefs.units import show_count, show_seconds, show_size
 if TYPE_CHECKING:
     from pipefs.client import SupervisorClient
     from pipefs.home import Home
-    from pipefs.protocol import FlushProgress, Mounted, Unmounted
+    from pipefs.protocol import FlushProgress, Mount, Mounted, Unmounted
 
 
 @click.command(
@@ -73,18 +73,29 @@ def mount(
     for name, _ in wanted:
         registry.get(name)
     given = _mount_options(options)
-    requests = [
-        Mount(
-            name,
-            directory,
-            snapshot,
-            read_only or given.get("read_only") == "yes",
-            transport,
-            given,
-        )
-        for name, snapshot in wanted
-    ]
+    if not wanted:
+        app.emit({"mounted": []})
+        return
+    read_only = read_only or given.get("read_only") == "yes"
     client = connect_or_start(home, system=app.system, config_file=app.config_file)
+    done, failed = _mount_each(
+        app,
+        client,
+        [Mount(name, directory, at, read_only, transport, given) for name, at in wanted],
+    )
+    app.emit({"mounted": done})
+    if failed and not done:
+        raise type(failed[0])(f"none of {len(failed)} pipes could be mounted")
+    if foreground:
+        _stay(app, client, done)
+    if failed:
+        raise PartlyDone(f"{len(failed)} of {len(wanted)} pipes could not be mounted")
+
+
+def _mount_each(
+    app: App, client: SupervisorClient, requests: list[Mount]
+) -> tuple[list[Mounted], list[PipefsError]]:
+    """Mount one after the other; of several, a failed one does not keep the rest."""
     done: list[Mounted] = []
     failed: list[PipefsError] = []
     for request in requests:
@@ -96,13 +107,7 @@ def mount(
                 raise
             app.warn(f"{request.name}: {e.message}", e.hint)
             failed.append(e)
-    app.emit({"mounted": done})
-    if failed and not done:
-        raise type(failed[0])(f"none of {len(requests)} pipes could be mounted")
-    if foreground:
-        _stay(app, client, done)
-    if failed:
-        raise PartlyDone(f"{len(failed)} of {len(requests)} pipes could not be mounted")
+    return done, failed
 
 
 def _wanted(
