@@ -16,10 +16,14 @@ part that is empty, `.`, `..` or over 255 bytes; `a` beside `a/b`, whichever cam
 in `.pipefs-store/`) have no plain file, and are in every other way the same.
 
 A write exists from the index transaction on, which is synced after the version's content and its
-folder. The plain file is put in place inside that transaction and is not synced: after a power
-loss, plain files of the last minute are compared with the index and written again, so an outside
-edit of that minute may be undone. Processes may share a directory on a local disk (LMDB's lock
-orders them); a network file system is not supported.
+folder; a small content (16 KiB) travels in that transaction instead, and leaves the index once its
+file has been synced with others (`local_recovery.settle`). Writers that wait at the same time
+share a transaction (`local_commit`).
+
+The plain file is put in place inside that transaction and is not synced: after a power loss, plain
+files of the last minute are compared with the index and written again, so an outside edit of that
+minute may be undone. Processes may share a directory on a local disk (LMDB's lock orders them); a
+network file system is not supported.
 """
 
 from __future__ import annotations
@@ -48,10 +52,8 @@ from pipefs.lmdbenv import LmdbError, Transaction, translate
 from pipefs.stores import local_files as files
 from pipefs.stores.base import Capabilities, FileBody, Store
 from pipefs.stores.local_index import Index, Record, close_index, open_index
+from pipefs.stores.local_recovery import FRESH_MAX_BYTES, SETTLE_AT, place, project, recover, settle
 from pipefs.types import ObjectVersion
-
-# Dirty pages reach the disk within 35 s by the kernel's defaults.
-_UNSYNCED_WINDOW_NS = 60 * 10**9
 
 
 class LocalStore(Store):
@@ -71,11 +73,14 @@ class LocalStore(Store):
             self._places.create()
             self._opened = open_index(self._places.index)
             self._pid = os.getpid()
-        self._recover()
+        with self._errors("open"):
+            recover(self._index, self._places)
 
     def close(self) -> None:
         if self._pid != os.getpid():
             return
+        with self._errors("close"):
+            settle(self._index, self._places)
         close_index(self._places.index)
 
     @property
@@ -110,16 +115,20 @@ class LocalStore(Store):
         if_match: str = "",
         if_none_match: bool = False,
     ) -> ObjectVersion:
+        fresh = body if isinstance(body, bytes) and len(body) <= FRESH_MAX_BYTES else None
+
         def write(path: str) -> tuple[str, int]:
             if isinstance(body, FileBody):
                 return files.write_body(path, body), body.size
-            files.write_bytes(path, body, sync=True)
+            files.write_bytes(path, body, sync=fresh is None)
             return hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body)
 
         with self._errors(f"put {key}"):
             if if_match or if_none_match:  # most losers learn it before the bytes are written
                 self._check(self._current(key), key, if_match, if_none_match)
-            return self._add(key, write, metadata, content_type, if_match, if_none_match)
+            return self._add(
+                key, write, metadata, content_type, if_match, if_none_match, fresh=fresh
+            )
 
     def copy(
         self,
@@ -148,48 +157,59 @@ class LocalStore(Store):
         content_type: str,
         if_match: str,
         if_none_match: bool,
+        *,
+        fresh: bytes | None = None,
     ) -> ObjectVersion:
-        """Write the content by `write(path)`, then make it the current version."""
+        """Write the content by `write(path)`, then make it the current version.
+
+        `fresh` is the content of a small file that `write` did not sync.
+        """
         nonce = secrets.token_hex(files.NONCE_CHARS // 2)
         content, plain = self._places.version(nonce), self._places.temporary()
+        unsettled = 0
+
+        def insert(txn: Transaction) -> Record | None:
+            nonlocal unsettled
+            current = self._index.current(txn, key)
+            if self._edited(txn, key, current):
+                return None
+            self._check(current, key, if_match, if_none_match)
+            stamp = self._index.next_stamp(txn, time.time_ns())
+            record = Record(
+                key=key,
+                version_id=f"{stamp:016x}{nonce}",
+                etag=etag,
+                size=size,
+                modified_ns=stamp,
+                metadata=dict(metadata or {}),
+                content_type=content_type,
+                placed=place(self._places, plain, key, stamp),
+                plain_mtime_ns=stamp,
+            )
+            self._index.add(txn, record)
+            if fresh is not None:
+                unsettled = self._index.add_fresh(txn, nonce, fresh)
+            return record
+
         try:
             etag, size = write(content)
-            files.sync_directory(os.path.dirname(content))
+            if fresh is None:
+                files.sync_directory(os.path.dirname(content))
             if self._places.plain(key) is not None:
-                files.clone(content, plain, sync=False)
-            while True:
-                with self._index.begin(write=True) as txn:
-                    current = self._index.current(txn, key)
-                    if not self._edited(txn, key, current):
-                        self._check(current, key, if_match, if_none_match)
-                        stamp = self._index.next_stamp(txn, time.time_ns())
-                        record = Record(
-                            key=key,
-                            version_id=f"{stamp:016x}{nonce}",
-                            etag=etag,
-                            size=size,
-                            modified_ns=stamp,
-                            metadata=dict(metadata or {}),
-                            content_type=content_type,
-                            placed=self._place(plain, key, stamp),
-                            plain_mtime_ns=stamp,
-                        )
-                        self._index.add(txn, record)
-                        break
+                if fresh is None:
+                    files.clone(content, plain, sync=False)
+                else:
+                    files.write_bytes(plain, fresh, sync=False)
+            while (record := self._index.change(insert)) is None:
                 self._adopt(key)
         except BaseException:
             files.remove_quietly(content)
             raise
         finally:
             files.remove_quietly(plain)
+        if unsettled >= SETTLE_AT:
+            settle(self._index, self._places)
         return record.version(is_latest=True)
-
-    def _place(self, temporary: str, key: str, stamp: int) -> bool:
-        path = self._places.plain(key)
-        if path is None:
-            return False
-        os.utime(temporary, ns=(stamp, stamp))
-        return self._places.place(temporary, path)
 
     @staticmethod
     def _check(current: Record | None, key: str, if_match: str, if_none_match: bool) -> None:
@@ -201,17 +221,20 @@ class LocalStore(Store):
 
     def delete(self, key: str, *, if_match: str = "") -> None:
         with self._errors(f"delete {key}"):
-            while True:
-                with self._index.begin(write=True) as txn:
-                    current = self._index.current(txn, key)
-                    if not self._edited(txn, key, current):
-                        self._check(current, key, if_match, False)
-                        self._mark_deleted(txn, key)
-                        path = self._places.plain(key)
-                        if current is not None and current.placed and path is not None:
-                            self._places.remove(path)
-                        return
+            while not self._index.change(lambda txn: self._delete(txn, key, if_match)):
                 self._adopt(key)
+
+    def _delete(self, txn: Transaction, key: str, if_match: str) -> bool:
+        """False where another tool's edit is to be taken in first."""
+        current = self._index.current(txn, key)
+        if self._edited(txn, key, current):
+            return False
+        self._check(current, key, if_match, False)
+        self._mark_deleted(txn, key)
+        path = self._places.plain(key)
+        if current is not None and current.placed and path is not None:
+            self._places.remove(path)
+        return True
 
     def _mark_deleted(self, txn: Transaction, key: str) -> None:
         stamp = self._index.next_stamp(txn, time.time_ns())
@@ -220,41 +243,22 @@ class LocalStore(Store):
 
     def delete_version(self, key: str, version_id: str) -> None:
         with self._errors(f"delete version {version_id} of {key}"):
-            with self._index.begin(write=True) as txn:
-                record = self._index.find(txn, key, version_id)
-                if record is None:
-                    return
-                was_current = self._index.newest(txn, key) == record
-                newest = self._index.remove(txn, record)
-                if was_current:
-                    if record.placed and (path := self._places.plain(key)) is not None:
-                        self._places.remove(path)
-                    if newest is not None and not newest.deleted:
-                        self._index.replace(txn, self._project(newest))
-            if not record.deleted:
+            record = self._index.change(lambda txn: self._delete_version(txn, key, version_id))
+            if record is not None and not record.deleted:
                 files.remove_quietly(self._places.version(version_id))
 
-    def _project(self, record: Record) -> Record:
-        """Write the plain file of the current record anew from its version."""
-        temporary = self._places.temporary()
-        try:
-            placed = False
-            if self._places.plain(record.key) is not None:
-                files.clone(self._places.version(record.version_id), temporary, sync=False)
-                placed = self._place(temporary, record.key, record.modified_ns)
-        finally:
-            files.remove_quietly(temporary)
-        return Record(
-            record.key,
-            record.version_id,
-            record.etag,
-            record.size,
-            record.modified_ns,
-            metadata=record.metadata,
-            content_type=record.content_type,
-            placed=placed,
-            plain_mtime_ns=record.modified_ns,
-        )
+    def _delete_version(self, txn: Transaction, key: str, version_id: str) -> Record | None:
+        record = self._index.find(txn, key, version_id)
+        if record is None:
+            return None
+        was_current = self._index.newest(txn, key) == record
+        newest = self._index.remove(txn, record)
+        if was_current:
+            if record.placed and (path := self._places.plain(key)) is not None:
+                self._places.remove(path)
+            if newest is not None and not newest.deleted:
+                self._index.add(txn, project(self._places, newest))
+        return record
 
     # --- what other tools did ----------------------------------------------------------------
 
@@ -283,27 +287,32 @@ class LocalStore(Store):
                 etag, size = files.md5_of(content)
                 if (size, stamp[1]) != files.stamp_of(path):
                     return  # still being written: the next look takes it
-            with self._index.begin(write=True) as txn:
-                current = self._index.current(txn, key)
-                if not self._edited(txn, key, current) or files.stamp_of(path) != stamp:
-                    return
-                if stamp is None:
-                    self._mark_deleted(txn, key)
-                    return
-                now = self._index.next_stamp(txn, time.time_ns())
-                version_id = f"{now:016x}{nonce}"
-                record = Record(
-                    *(key, version_id, etag, stamp[0], now),
-                    placed=True,
-                    plain_mtime_ns=stamp[1],
-                )
-                self._index.add(txn, record)
-                kept = True
+            kept = self._index.change(lambda txn: self._adopted(txn, key, nonce, etag, stamp))
         except FileNotFoundError:
             return  # removed meanwhile: the next look takes it
         finally:
             if not kept:
                 files.remove_quietly(content)
+
+    def _adopted(
+        self, txn: Transaction, key: str, nonce: str, etag: str, stamp: tuple[int, int] | None
+    ) -> bool:
+        """Whether the content that was copied is a version now."""
+        current = self._index.current(txn, key)
+        path = self._places.plain(key)
+        if path is None or not self._edited(txn, key, current) or files.stamp_of(path) != stamp:
+            return False
+        if stamp is None:
+            self._mark_deleted(txn, key)
+            return False
+        now = self._index.next_stamp(txn, time.time_ns())
+        record = Record(
+            *(key, f"{now:016x}{nonce}", etag, stamp[0], now),
+            placed=True,
+            plain_mtime_ns=stamp[1],
+        )
+        self._index.add(txn, record)
+        return True
 
     def _adopt_below(self, prefix: str) -> None:
         """Look at every plain file under the prefix, and at every record that should have one."""
@@ -317,38 +326,6 @@ class LocalStore(Store):
             unknown = [key for key in files_there if self._index.current(txn, key) is None]
         for key in unknown:
             self._adopt(key)
-
-    def _recover(self) -> None:
-        """After an unclean restart of the machine: plain files that were not synced."""
-        boot = files.boot_id()
-        with self._errors("open"):
-            with self._index.begin() as txn:
-                known = self._index.get_meta(txn, "boot")
-                last = int(self._index.get_meta(txn, "last") or 0)
-            if known == boot:
-                return
-            since = last - _UNSYNCED_WINDOW_NS
-            for page in self._index.list_current("", "") if known else ():
-                for record in page:
-                    self._recover_one(record, since)
-            with self._index.begin(write=True) as txn:
-                self._index.put_meta(txn, "boot", boot)
-
-    def _recover_one(self, record: Record, since_ns: int) -> None:
-        path = self._places.plain(record.key)
-        if path is None or not record.placed:
-            return
-        try:
-            status = os.lstat(path)
-            changed_ns = status.st_ctime_ns
-            same = (status.st_size, status.st_mtime_ns) == (record.size, record.plain_mtime_ns)
-        except (FileNotFoundError, NotADirectoryError):
-            changed_ns, same = record.modified_ns, False
-        if same or max(changed_ns, record.modified_ns) < since_ns:
-            return
-        with self._index.begin(write=True) as txn:
-            if self._index.current(txn, record.key) == record:
-                self._index.replace(txn, self._project(record))
 
     # --- reading -----------------------------------------------------------------------------
 

@@ -11,12 +11,14 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipefs.lmdbenv import Transaction, open_env
+from pipefs.stores.local_commit import GroupCommit
 from pipefs.types import ObjectVersion
 
 PAGE = 1000
@@ -76,15 +78,22 @@ class Index:
 
     def __init__(self, directory: Path) -> None:
         self.env, tables = open_env(
-            directory, ("current", "versions", "meta"), map_size_bytes=MAP_SIZE_BYTES, sync=True
+            directory,
+            ("current", "versions", "meta", "fresh"),
+            map_size_bytes=MAP_SIZE_BYTES,
+            sync=True,
         )
         self._current = tables["current"]
         self._versions = tables["versions"]
         self._meta = tables["meta"]
+        self._fresh = tables["fresh"]
+        self.change = GroupCommit(self.env).run
+        self.settling = threading.Lock()
+        """Held by the one thread that syncs small contents."""
 
-    def begin(self, *, write: bool = False) -> Transaction:
-        """A transaction as a context manager: commits at its end, aborts on an error."""
-        return self.env.begin(write=write, buffers=False)
+    def begin(self) -> Transaction:
+        """A read transaction as a context manager; all writes go through `change`."""
+        return self.env.begin(buffers=False)
 
     def get_meta(self, txn: Transaction, name: str) -> str:
         value = txn.get(name.encode(), db=self._meta)
@@ -128,13 +137,9 @@ class Index:
         return stamp
 
     def add(self, txn: Transaction, record: Record) -> None:
-        """Make it the newest of its key."""
+        """Make it the newest of its key, or change what is noted about the newest."""
         txn.put(_version_key(record.key, record.modified_ns), _encode(record), db=self._versions)
         self._set_current(txn, record)
-
-    def replace(self, txn: Transaction, record: Record) -> None:
-        """Change what is noted about a version that exists and is the newest of its key."""
-        self.add(txn, record)
 
     def remove(self, txn: Transaction, record: Record) -> Record | None:
         """Forget a version; the record that is now the newest of the key."""
@@ -145,6 +150,20 @@ class Index:
         else:
             self._set_current(txn, newest)
         return newest
+
+    def add_fresh(self, txn: Transaction, nonce: str, content: bytes) -> int:
+        """Keep a content whose file is not synced yet; how many there are now."""
+        txn.put(nonce.encode(), content, db=self._fresh)
+        return int(txn.stat(self._fresh)["entries"])
+
+    def fresh(self) -> list[tuple[str, bytes]]:
+        """Up to a page of what `add_fresh` kept."""
+        with self.begin() as txn, txn.cursor(db=self._fresh) as cursor:
+            return [(bytes(k).decode(), bytes(v)) for k, v in islice(cursor, PAGE)]
+
+    def drop_fresh(self, txn: Transaction, nonces: list[str]) -> None:
+        for nonce in nonces:
+            txn.delete(nonce.encode(), db=self._fresh)
 
     def _set_current(self, txn: Transaction, record: Record) -> None:
         if record.deleted:
