@@ -111,11 +111,16 @@ def make_private(folder: Path) -> Path:
         Refused: it exists and is a link, no folder, or belongs to somebody else.
     """
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o700)
         except FileExistsError:
             pass  # Another process made it meanwhile; checked below like any other.
+        except PermissionError as e:
+            raise Refused(
+                f"{folder} may not be made by you (uid {os.geteuid()})",
+                hint="The machine's pipes (--system) are root's; yours need no --system",
+            ) from e
     info = folder.lstat()
     if stat.S_ISLNK(info.st_mode):
         # A link of our own (say, state on another disk) is fine; anybody else's is a trap.
