@@ -7,12 +7,18 @@ expects to be current; another one is `PreconditionFailed`.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Callable, Mapping
 
 from pipefs.errors import NotFound, PreconditionFailed
 from pipefs.records import Content
 from pipefs.stores.base import WRITE_ID_KEY, Capabilities, FileBody, Store
-from pipefs.types import ObjectVersion
+from pipefs.types import BLOCK_SIZE_BYTES, ObjectVersion
+
+# ETags of simple objects without KMS encryption; others say nothing about the bytes.
+_MD5 = re.compile("[0-9a-f]{32}")
 
 
 class ConditionalStore:
@@ -39,33 +45,37 @@ class ConditionalStore:
     ) -> ObjectVersion:
         """Put in the place of `expected` (None: of nothing).
 
-        An object that was deleted elsewhere is made anew: the change wins. A put of ours that
-        landed before a crash is recognised by its write id.
+        An object that was deleted elsewhere is made anew: the change wins. What we put before a
+        crash, and the very same bytes put by somebody else, are no conflict.
+
+        Raises:
+            PreconditionFailed: another content is there.
         """
         match = expected.etag if expected is not None else ""
-        if not self.capabilities().conditional_put:
-            self._check(key, match)
-            return self._store.put(key, body, metadata=metadata, content_type=content_type)
-        try:
-            return self._store.put(
-                key,
-                body,
-                metadata=metadata,
-                content_type=content_type,
-                if_match=match,
-                if_none_match=not match,
-            )
-        except (PreconditionFailed, NotFound):
-            found = self.current(key)
-            if found is not None:
-                if found.metadata.get(WRITE_ID_KEY) == metadata.get(WRITE_ID_KEY, "-"):
-                    return found
-                raise
-            if not match:
-                raise
-        return self._store.put(
-            key, body, metadata=metadata, content_type=content_type, if_none_match=True
-        )
+        conditional = self.capabilities().conditional_put
+        for _ in range(3):
+            if not conditional:
+                found = self.current(key)
+                if found is None or found.etag == match:
+                    return self._store.put(key, body, metadata=metadata, content_type=content_type)
+            else:
+                try:
+                    return self._store.put(
+                        key,
+                        body,
+                        metadata=metadata,
+                        content_type=content_type,
+                        if_match=match,
+                        if_none_match=not match,
+                    )
+                except (PreconditionFailed, NotFound):
+                    found = self.current(key)
+            if found is not None and _landed(found, body, metadata):
+                return found
+            if found is not None and not _is_older_of_ours(found, metadata):
+                break
+            match = found.etag if found is not None else ""
+        raise PreconditionFailed(f"{key} was changed by somebody else")
 
     def copy(self, source: Content, key: str, expected: Content | None) -> ObjectVersion:
         """Copy a version in the store to the place of `expected` (None: of nothing)."""
@@ -93,3 +103,26 @@ class ConditionalStore:
         found = self.current(key)
         if found is not None and found.etag != match:
             raise PreconditionFailed(f"{key} was changed by somebody else")
+
+
+def _landed(found: ObjectVersion, body: bytes | FileBody, metadata: Mapping[str, str]) -> bool:
+    """Whether what is there is what we want to put: the same write, or the same bytes."""
+    write_id = metadata.get(WRITE_ID_KEY)
+    if write_id and found.metadata.get(WRITE_ID_KEY) == write_id:
+        return True
+    size = len(body) if isinstance(body, bytes) else body.size
+    if found.size != size or not _MD5.fullmatch(found.etag):
+        return False
+    digest = hashlib.md5(usedforsecurity=False)
+    if isinstance(body, bytes):
+        digest.update(body)
+    else:
+        for offset in range(0, size, BLOCK_SIZE_BYTES):
+            digest.update(os.pread(body.fd, BLOCK_SIZE_BYTES, offset))
+    return digest.hexdigest() == found.etag
+
+
+def _is_older_of_ours(found: ObjectVersion, metadata: Mapping[str, str]) -> bool:
+    """An earlier generation of the same local file, put before a crash or a cancellation."""
+    stem, dash, _ = metadata.get(WRITE_ID_KEY, "").partition("-")
+    return bool(dash) and found.metadata.get(WRITE_ID_KEY, "").startswith(f"{stem}-")

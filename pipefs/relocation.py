@@ -7,6 +7,7 @@ call does one thing whole, and a crash in between repeats it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from pipefs.blocks import BlockCache
 from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn, View
+from pipefs.errors import PipefsError
 from pipefs.keys import is_natural, key_of
 from pipefs.policy import Policy
 from pipefs.records import (
@@ -28,6 +30,9 @@ from pipefs.records import (
     key_id,
 )
 from pipefs.types import BLOCK_SIZE_BYTES
+
+
+log = logging.getLogger(__name__)
 
 
 def expected_at(v: View, key: str, node: Inode | None) -> Content | None:
@@ -117,11 +122,7 @@ class Relocator:
     def _copy(self, node: Inode, old: Content, key: str, expected: Content | None) -> None:
         done = self._store.copy(old, key, expected)
         new = Content(key, done.version_id, done.etag, old.size)
-        self._cache.alias(
-            self._reader.identity(old.ref()),
-            self._reader.identity(new.ref()),
-            -(-old.size // BLOCK_SIZE_BYTES),
-        )
+        self._share_blocks(old, new)
         with self._db.update() as t:
             live = tree.inode(t, node.ino)
             t.delete("gone", key_id(key))
@@ -134,6 +135,14 @@ class Relocator:
             t.delete("relocate", ino_key(node.ino))
             follow_name(t, node.ino, new)
             namespace.want_gone(t, old)
+
+    def _share_blocks(self, old: Content, new: Content) -> None:
+        reader = self._reader
+        count = -(-old.size // BLOCK_SIZE_BYTES)
+        try:
+            self._cache.alias(reader.identity(old.ref()), reader.identity(new.ref()), count)
+        except PipefsError as e:
+            log.warning("%s was copied but its blocks are not shared: %s", new.key, e)
 
     # --- directory markers --------------------------------------------------------------------
 

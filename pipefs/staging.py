@@ -1,6 +1,6 @@
 """Staging files: the local bytes of files that are open for writing or not yet in the store.
 
-One sparse file an inode in the pipe's staging folder, with a sidecar beside it that says what it
+One sparse file an inode in the pipe's staging folder, with a sidecar that says what it
 is (path, base version, write id), so that the outbox can be rebuilt from the folder alone when
 the local state is lost. Sizes and times of a file with staging bytes are those of its staging
 file: every write(2) updates them, so nothing has to be recorded per write.
@@ -23,7 +23,7 @@ from pipefs.types import BLOCK_SIZE_BYTES
 
 
 class Sidecar(msgspec.Struct):
-    """What a staging file is, beside it as JSON. Written at creation, replaced as a whole."""
+    """What a staging file is, as JSON. Written once, at creation."""
 
     ino: int
     path: str
@@ -33,11 +33,15 @@ class Sidecar(msgspec.Struct):
     base: Content | None = None
 
 
+_ATTRIBUTE = "user.pipefs.sidecar"
+
+
 class StagingArea:
     """The staging folder of one pipe. Thread-safe: no state but the folder."""
 
     def __init__(self, directory: Path, *, limit_bytes: int = 0) -> None:
         self.directory = directory
+        self._prefix = f"{directory}/"
         self._limit = limit_bytes
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._synced: set[int] = set()
@@ -45,19 +49,22 @@ class StagingArea:
     def path(self, ino: int) -> Path:
         return self.directory / f"{ino:x}.data"
 
-    def _sidecar_path(self, ino: int) -> Path:
-        return self.directory / f"{ino:x}.json"
+    def _data(self, ino: int) -> str:
+        return f"{self._prefix}{ino:x}.data"
+
+    def _sidecar_file(self, ino: int) -> str:
+        return f"{self._prefix}{ino:x}.json"
 
     def create(self, sidecar: Sidecar, size: int) -> int:
-        """Make an empty (or sparse) staging file and its sidecar; returns a descriptor.
+        """Make an empty (or sparse) staging file with its sidecar; returns a descriptor.
 
         Raises:
             NoSpace: the disk or the staging limit is full.
         """
         self.require_room()
         try:
-            self._write_sidecar(sidecar)
-            fd = os.open(self.path(sidecar.ino), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            fd = os.open(self._data(sidecar.ino), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._write_sidecar(fd, sidecar)
             if size:
                 os.ftruncate(fd, size)
         except OSError as e:
@@ -65,13 +72,20 @@ class StagingArea:
         self._synced.discard(sidecar.ino)
         return fd
 
-    def _write_sidecar(self, sidecar: Sidecar) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        fd = os.open(self._sidecar_path(sidecar.ino), flags, 0o600)
+    def _write_sidecar(self, fd: int, sidecar: Sidecar) -> None:
+        """As an attribute of the staging file: one system call, and the two never part. A file of
+        its own where the attribute does not fit (ext4 has 4 KiB) or the disk has none."""
+        data = msgspec.json.encode(sidecar)
         try:
-            os.write(fd, msgspec.json.encode(sidecar))
-        finally:
-            os.close(fd)
+            os.setxattr(fd, _ATTRIBUTE, data)
+        except OSError:
+            out = os.open(
+                self._sidecar_file(sidecar.ino), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+            )
+            try:
+                os.write(out, data)
+            finally:
+                os.close(out)
 
     def _full(self, e: OSError) -> Exception:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -105,7 +119,7 @@ class StagingArea:
 
     def open(self, ino: int, *, write: bool) -> int:
         """A new descriptor for an existing staging file. FileNotFoundError if there is none."""
-        return os.open(self.path(ino), os.O_RDWR if write else os.O_RDONLY)
+        return os.open(self._data(ino), os.O_RDWR if write else os.O_RDONLY)
 
     def exists(self, ino: int) -> bool:
         return self.path(ino).exists()
@@ -114,10 +128,12 @@ class StagingArea:
         """Put bytes, sidecar and names on disk."""
         os.fsync(fd)
         if ino not in self._synced:
-            sidecar = os.open(self._sidecar_path(ino), os.O_RDONLY)
             try:
+                sidecar = os.open(self._sidecar_file(ino), os.O_RDONLY)
+            except FileNotFoundError:
+                sidecar = -1
+            if sidecar >= 0:
                 os.fsync(sidecar)
-            finally:
                 os.close(sidecar)
             folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -129,8 +145,11 @@ class StagingArea:
     def remove(self, ino: int) -> None:
         """Data first: a sidecar without data is swept away, data without a sidecar is rescued."""
         self._synced.discard(ino)
-        self.path(ino).unlink(missing_ok=True)
-        self._sidecar_path(ino).unlink(missing_ok=True)
+        for path in (self._data(ino), self._sidecar_file(ino)):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
 
     def inos(self) -> Iterator[int]:
         """Inodes that have a staging file."""
@@ -145,8 +164,16 @@ class StagingArea:
     def sidecar(self, ino: int) -> Sidecar | None:
         """What a staging file says it is, or None if its sidecar is missing or torn."""
         try:
-            return msgspec.json.decode(self._sidecar_path(ino).read_bytes(), type=Sidecar)
-        except (OSError, msgspec.MsgspecError):
+            data = os.getxattr(self._data(ino), _ATTRIBUTE)
+        except OSError:
+            try:
+                with open(self._sidecar_file(ino), "rb") as f:
+                    data = f.read()
+            except OSError:
+                return None
+        try:
+            return msgspec.json.decode(data, type=Sidecar)
+        except msgspec.MsgspecError:
             return None
 
     @staticmethod

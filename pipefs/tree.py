@@ -111,32 +111,38 @@ def need(v: View, ino: int) -> Inode:
 
 
 def children(
-    v: View, parent: int, after: bytes = b"", limit: int | None = None
-) -> Iterator[tuple[bytes, NameEntry]]:
+    v: View, parent: int, after: bytes = b"", limit: int = 1 << 30
+) -> list[tuple[bytes, NameEntry]]:
     """Live names of a directory that sort after `after`, ascending, at most `limit`.
 
-    The names are gathered before the first is handed out: the tree may change meanwhile.
+    Reads about `limit` rows of base and overlay each, however large the directory is.
     """
-    start = name_key(parent, after + b"\0" if after else b"")
-    stop = ino_key(parent + 1)
-    over = {k[8:]: decode_name(x) for k, x in v.scan("onames", start, stop)}
     out: list[tuple[bytes, NameEntry]] = []
-    hidden = len(over)
-    base_limit = None if limit is None else limit + hidden
-    for k, raw in v.scan("names", start, stop, limit=base_limit):
-        name = k[8:]
-        if name not in over:
-            out.append((name, decode_name(raw)))
-    complete = base_limit is None or len(out) + hidden < base_limit
-    last = out[-1][0] if out and not complete else None
-    if over:
-        out += [(n, e) for n, e in over.items() if e.ino and (last is None or n <= last)]
-        out.sort(key=lambda item: item[0])
-    yield from out[:limit] if limit is not None else out
+    while len(out) < limit:
+        want = limit - len(out)
+        start = name_key(parent, after + b"\0" if after else b"")
+        stop = ino_key(parent + 1)
+        over = [(k[8:], x) for k, x in v.scan("onames", start, stop, limit=want)]
+        base = [(k[8:], x) for k, x in v.scan("names", start, stop, limit=want)]
+        # A list that was cut says nothing about names after its last one.
+        ends = [rows[-1][0] for rows in (over, base) if len(rows) == want]
+        end = min(ends) if ends else None
+        merged = dict(base)
+        merged.update(over)
+        for name in sorted(merged):
+            if end is not None and name > end:
+                break
+            entry = decode_name(merged[name])
+            if entry.ino:
+                out.append((name, entry))
+        if end is None:
+            break
+        after = end
+    return out[:limit]
 
 
 def is_empty(v: View, ino: int) -> bool:
-    return next(children(v, ino, limit=1), None) is None
+    return not children(v, ino, limit=1)
 
 
 def names_to(v: View, ino: int) -> list[bytes] | None:

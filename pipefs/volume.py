@@ -53,8 +53,11 @@ class Outbox:
     announcing: int = 0
 
     @property
-    def empty(self) -> bool:
-        return not (self.files or self.relocating or self.deleting or self.announcing)
+    def waiting(self) -> int:
+        """Changes that can go up now: closed files, copies, deletions; 0 also means that all of
+        it is announced."""
+        changes = self.files - self.open_files + self.relocating + self.deleting
+        return changes or min(1, self.announcing)
 
 
 class Volume:
@@ -137,7 +140,7 @@ class Volume:
 
     def children(self, ino: int, after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
         with self.db.view() as v:
-            return list(tree.children(v, ino, after, limit))
+            return tree.children(v, ino, after, limit)
 
     def child_inodes(self, entries: list[tuple[bytes, NameEntry]]) -> list[tuple[bytes, Inode]]:
         """Inodes of directory entries, in one look at the state."""

@@ -314,8 +314,7 @@ class PipeService:
     def _remaining(self) -> tuple[int, int]:
         """(changes, bytes) that are closed and not in the store and announced yet."""
         out = self._volume.outbox(self._transfers.policy.stays_local)
-        closed = out.files - out.open_files
-        return closed + out.relocating + out.deleting + out.announcing, out.bytes
+        return out.waiting, out.bytes
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         if not self._may_write():
