@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 from msgspec import Struct, field
+
 from pipefs.config import SPECS, check_options, travelling
 from pipefs.errors import (
     AccessDenied,

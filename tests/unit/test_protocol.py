@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from pipefs import errors, protocol
 from pipefs.errors import Conflict, Corrupt, NewerFormat, NotFound, PipefsError, UsageError
 
