@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from tests.mounted import Home
 from tests.seaweed import SeaweedServer
 
 
@@ -30,3 +31,25 @@ def seaweed() -> Iterator[SeaweedServer]:
 def bucket(seaweed: SeaweedServer) -> str:
     """A fresh bucket with versioning on the session's server."""
     return seaweed.make_bucket()
+
+
+@pytest.fixture
+def make_home() -> Iterator[Callable[..., Home]]:
+    """Makes machines: `make_home()`, each with a `PIPEFS_HOME` of its own."""
+    made: list[Home] = []
+
+    def make(env: Mapping[str, str] | None = None) -> Home:
+        made.append(Home(env))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for home in made:
+            home.close()
+
+
+@pytest.fixture
+def home(make_home: Callable[..., Home]) -> Home:
+    """One machine."""
+    return make_home()

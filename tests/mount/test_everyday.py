@@ -1,0 +1,533 @@
+"""What people do all day on a mounted pipe, with the tools they do it with."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import grp
+import json
+import mmap
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipefs.stores.local import LocalStore
+from tests.mounted import NOBODY, Home, eventually, tree_of
+from tests.seaweed import SeaweedServer
+
+PACKAGES = [Path(json.__file__).parent, Path(asyncio.__file__).parent]
+
+
+@dataclass
+class Place:
+    """A mounted pipe `p` and a look behind it."""
+
+    home: Home
+    root: Path
+    seaweed: SeaweedServer | None
+    bucket: str = ""
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        """Key below the prefix → bytes, as another tool sees the store."""
+        if self.seaweed is None:
+            return self._local(prefix)
+        client, found = self.seaweed.client(), {}
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=f"p/{prefix}"
+        )
+        for page in pages:
+            for item in page.get("Contents", []):
+                body = client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
+                found[item["Key"].removeprefix(f"p/{prefix}")] = body
+        return found
+
+    def _local(self, prefix: str) -> dict[str, bytes]:
+        store = LocalStore(self.home.home / "stores" / "p")
+        try:
+            found = {o.key: o for o in store.list(prefix)}
+            return {
+                key.removeprefix(prefix): store.get(key, None, 0, o.size) if o.size else b""
+                for key, o in found.items()
+            }
+        finally:
+            store.close()
+
+    def versions(self, key: str) -> int:
+        if self.seaweed is None:
+            store = LocalStore(self.home.home / "stores" / "p")
+            try:
+                return sum(v.key == key for v in store.list_versions(key))
+            finally:
+                store.close()
+        page = self.seaweed.client().list_object_versions(Bucket=self.bucket, Prefix=f"p/{key}")
+        return sum(v["Key"] == f"p/{key}" for v in page.get("Versions", []))
+
+    def folder(self, name: str) -> Path:
+        """A fresh folder of the mount for one test."""
+        path = self.root / name
+        path.mkdir()
+        return path
+
+
+@pytest.fixture(scope="module", params=["embedded", "s3"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    if request.param == "embedded":
+        home, seaweed, bucket = Home(), None, ""
+    else:
+        seaweed = request.getfixturevalue("seaweed")
+        assert isinstance(seaweed, SeaweedServer)
+        home, bucket = Home(seaweed.environment()), seaweed.make_bucket()
+    try:
+        home.create("p", f"s3://{bucket}/p" if bucket else "")
+        yield Place(home, home.mount("p"), seaweed, bucket)
+    finally:
+        home.close()
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Place]:
+    """For what does not depend on the store."""
+    home = Home()
+    try:
+        home.create("p")
+        yield Place(home, home.mount("p"), None)
+    finally:
+        home.close()
+
+
+def _diff(a: Path, b: Path) -> str:
+    done = subprocess.run(
+        ["diff", "-r", "--no-dereference", a, b], capture_output=True, text=True, timeout=60
+    )
+    return done.stdout + done.stderr
+
+
+# --- trees and tools -------------------------------------------------------------------------
+
+
+def test_a_copied_tree_is_objects_at_their_own_keys_and_comes_back_from_anywhere(
+    place: Place,
+) -> None:
+    source, home = place.home.base / "source", place.home
+    for package in PACKAGES:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(package, source / package.name, ignore=ignore)
+    target = place.root / "lib"
+    subprocess.run(["cp", "-a", source, target], check=True, timeout=60)
+    assert _diff(source, target) == ""
+    home.flush("p")
+    wanted = {k: v for k, v in tree_of(source).items() if v is not None}
+    assert place.objects("lib/") == wanted
+    home.umount("p")
+    home.mount("p")
+    assert _diff(source, target) == ""
+    home.umount("p")
+    shutil.rmtree(home.home / "cache")
+    home.mount("p")
+    assert _diff(source, target) == ""
+
+
+def test_rsync_a_second_time_transfers_nothing(place: Place) -> None:
+    command = ["rsync", "-a", "--stats", f"{PACKAGES[0]}/", f"{place.root}/rsynced/"]
+    first = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "files transferred: 0" not in first.stdout
+    assert "files transferred: 0" in second.stdout
+    place.home.flush("p")
+    place.home.umount("p")
+    place.home.mount("p")
+    third = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "files transferred: 0" in third.stdout
+
+
+def test_an_editors_save_makes_one_version_and_no_temporary_object(place: Place) -> None:
+    folder = place.folder("edited")
+    (folder / "notes.md").write_text("first")
+    place.home.flush("p")
+    for text in ("second", "third"):
+        temporary = folder / f".notes.md.{text}.swp"
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / "notes.md")
+    place.home.flush("p")
+    assert place.objects("edited/") == {"notes.md": b"third"}
+    assert place.versions("edited/notes.md") == 2
+    assert os.listdir(folder) == ["notes.md"]
+
+
+def test_a_new_file_written_by_way_of_a_temporary_one_is_one_object(place: Place) -> None:
+    folder = place.folder("fresh")
+    (folder / "out.tmp").write_text("result")
+    os.rename(folder / "out.tmp", folder / "out")
+    place.home.flush("p")
+    assert place.objects("fresh/") == {"out": b"result"}
+    assert place.versions("fresh/out.tmp") == 0
+
+
+def test_vim_saves_in_place(local: Place) -> None:
+    folder = local.folder("vim")
+    (folder / "a.txt").write_text("hello\n")
+    subprocess.run(
+        ["vim", "-u", "NONE", "-es", "+%s/hello/goodbye/", "+wq", folder / "a.txt"],
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+        check=False,
+    )
+    assert (folder / "a.txt").read_text() == "goodbye\n"
+    assert os.listdir(folder) == ["a.txt"]
+
+
+# --- contents --------------------------------------------------------------------------------
+
+
+def test_appending_cutting_and_holes_arrive_in_the_store(place: Place) -> None:
+    folder = place.folder("shapes")
+    for line in ("one", "two"):
+        subprocess.run(["sh", "-c", f"echo {line} >> {folder}/log"], check=True)
+    (folder / "cut").write_bytes(b"0123456789")
+    os.truncate(folder / "cut", 4)
+    with open(folder / "sparse", "wb") as file:
+        file.seek(3 << 20)
+        file.write(b"end")
+    place.home.flush("p")
+    with open(folder / "log", "a") as file:
+        file.write("three\n")
+    os.truncate(folder / "cut", 6)
+    place.home.flush("p")
+    wanted = {
+        "log": b"one\ntwo\nthree\n",
+        "cut": b"0123\0\0",
+        "sparse": bytes(3 << 20) + b"end",
+    }
+    assert place.objects("shapes/") == wanted
+    assert tree_of(folder) == wanted
+
+
+def test_a_change_in_the_middle_of_an_uploaded_file_keeps_the_rest(place: Place) -> None:
+    folder = place.folder("middle")
+    data = bytearray(os.urandom(5 << 20))
+    (folder / "big").write_bytes(data)
+    place.home.flush("p")
+    with open(folder / "big", "r+b") as file:
+        file.seek((2 << 20) + 17)
+        file.write(b"changed")
+    data[(2 << 20) + 17 : (2 << 20) + 24] = b"changed"
+    assert (folder / "big").read_bytes() == data
+    place.home.flush("p")
+    assert place.objects("middle/")["big"] == data
+
+
+def test_a_numpy_memmap_is_written_and_read_back(place: Place) -> None:
+    path = place.folder("mapped") / "a.npy"
+    array = np.lib.format.open_memmap(path, mode="w+", dtype="int64", shape=(300_000,))
+    array[:] = np.arange(300_000)
+    array.flush()
+    del array
+    place.home.flush("p")
+    again = np.lib.format.open_memmap(path, mode="r+")
+    assert again[123_456] == 123_456
+    again[7] = -1
+    again.flush()
+    del again
+    place.home.flush("p")
+    place.home.umount("p")
+    place.home.mount("p")
+    found = np.load(path, mmap_mode="r")
+    assert found[7] == -1
+    assert int(found[8:].sum()) == sum(range(8, 300_000))
+    del found
+    assert place.objects("mapped/")["a.npy"] == path.read_bytes()
+
+
+def test_a_shared_mapping_is_seen_by_ordinary_readers(local: Place) -> None:
+    path = local.folder("shared") / "m"
+    path.write_bytes(bytes(8192))
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 8192) as mapped:
+        mapped[4096:4101] = b"hello"
+        mapped.flush()
+        assert path.read_bytes()[4096:4101] == b"hello"
+
+
+def test_pandas_reads_and_writes_on_the_mount(place: Place) -> None:
+    folder = place.folder("pandas")
+    frame = pd.DataFrame({"n": range(20_000), "name": [f"row {i}" for i in range(20_000)]})
+    frame.to_csv(folder / "a.csv", index=False)
+    frame.to_parquet(folder / "a.parquet")
+    frame.head(10).to_csv(folder / "a.csv", mode="a", header=False, index=False)
+    place.home.flush("p")
+    place.home.umount("p")
+    place.home.mount("p")
+    assert len(pd.read_csv(folder / "a.csv")) == 20_010
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "a.parquet"), frame)
+    (folder / "a.parquet").unlink()
+    frame.tail(5).to_parquet(folder / "a.parquet")
+    assert pd.read_parquet(folder / "a.parquet")["n"].tolist() == list(range(19_995, 20_000))
+
+
+# --- names and directories -------------------------------------------------------------------
+
+ODD_NAMES = [
+    "with spaces and 'quotes'",
+    "überraschung-日本語-🎈",
+    "%41 is not A",
+    "new\nline",
+    "trailing.",
+    "-dash",
+    "*?[x]",
+    "back\\slash",
+    "n" * 255,
+    "ü" * 127 + "x",
+]
+
+
+def test_odd_names_come_back_as_they_were(place: Place) -> None:
+    folder = place.folder("odd")
+    names = [os.fsencode(n) for n in ODD_NAMES] + [b"not \xff utf-8"]
+    for number, name in enumerate(names):
+        Path(folder, os.fsdecode(name)).write_text(str(number))
+    assert sorted(os.listdir(os.fsencode(folder))) == sorted(names)
+    place.home.flush("p")
+    place.home.umount("p")
+    shutil.rmtree(place.home.state("p"))
+    place.home.mount("p")
+    assert sorted(os.listdir(os.fsencode(folder))) == sorted(names)
+    for number, name in enumerate(names):
+        assert Path(folder, os.fsdecode(name)).read_text() == str(number)
+
+
+def test_a_name_of_256_bytes_is_too_long(local: Place) -> None:
+    with pytest.raises(OSError) as caught:
+        (local.root / ("n" * 256)).write_text("x")
+    assert caught.value.errno == errno.ENAMETOOLONG
+
+
+def test_two_thousand_files_are_listed_once_each(local: Place) -> None:
+    folder = local.folder("many")
+    names = {f"file-{n:04}" for n in range(2000)}
+    for name in names:
+        (folder / name).touch()
+    with os.scandir(folder) as entries:
+        found = [(e.name, e.is_file(), e.stat().st_size) for e in entries]
+    assert len(found) == 2000
+    assert {name for name, _, _ in found} == names
+    assert {(is_file, size) for _, is_file, size in found} == {(True, 0)}
+    # Removing while listing, as `rm -r` does, misses none.
+    subprocess.run(["rm", "-r", folder], check=True, timeout=60)
+    assert not folder.exists()
+
+
+def test_walking_finds_the_hidden_and_the_nested_and_no_snapshots(local: Place) -> None:
+    folder = local.folder("walked")
+    (folder / "a/b/c").mkdir(parents=True)
+    (folder / "a/b/.hidden").write_text("h")
+    (folder / "a/b/c/deep").write_text("d")
+    assert set(tree_of(folder)) == {"a", "a/b", "a/b/c", "a/b/.hidden", "a/b/c/deep"}
+
+
+def test_an_empty_directory_gets_a_marker_and_keeps_it(place: Place) -> None:
+    place.folder("empty")
+    eventually(lambda: "" in place.objects("empty/"), "the marker is in the store")
+    (place.root / "empty" / "x").write_text("x")
+    place.home.flush("p")
+    assert place.objects("empty/") == {"": b"", "x": b"x"}
+
+
+def test_statfs_shows_free_space_and_what_is_used(local: Place) -> None:
+    found = os.statvfs(local.root)
+    assert found.f_bavail > 0
+    assert found.f_blocks >= found.f_bavail
+    assert found.f_namemax >= 255
+    done = subprocess.run(["df", local.root], check=True, capture_output=True, text=True)
+    assert str(local.root) in done.stdout
+
+
+def test_an_unlinked_file_keeps_its_data_while_it_is_open(place: Place) -> None:
+    path = place.folder("unlinked") / "x"
+    path.write_bytes(b"abc" * 1000)
+    place.home.flush("p")
+    with open(path, "r+b") as file:
+        path.unlink()
+        assert not path.exists()
+        file.seek(0, os.SEEK_END)
+        file.write(b"more")
+        file.seek(0)
+        assert file.read() == b"abc" * 1000 + b"more"
+    place.home.flush("p")
+    assert "x" not in place.objects("unlinked/")
+
+
+def test_the_usual_errors_are_the_usual_errors(local: Place) -> None:
+    folder = local.folder("errors")
+    (folder / "file").write_text("x")
+    (folder / "full/sub").mkdir(parents=True)
+    for attempt, code in [
+        (lambda: (folder / "nothing").read_text(), errno.ENOENT),
+        (lambda: (folder / "file" / "x").read_text(), errno.ENOTDIR),
+        (lambda: (folder / "full").rmdir(), errno.ENOTEMPTY),
+        (lambda: (folder / "file").mkdir(), errno.EEXIST),
+        (lambda: (folder / "full").write_text("x"), errno.EISDIR),
+        (lambda: os.rename(folder / "full", folder / "full/sub/x"), errno.EINVAL),
+        (lambda: os.rename(folder / "file", folder / "full"), errno.EISDIR),
+        (lambda: os.open(folder / "file", os.O_CREAT | os.O_EXCL), errno.EEXIST),
+    ]:
+        with pytest.raises(OSError) as caught:
+            attempt()
+        assert caught.value.errno == code
+
+
+# --- ownership and permissions ---------------------------------------------------------------
+
+
+def _as_nobody(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd="/",
+    )
+
+
+@pytest.fixture
+def shared() -> Iterator[Home]:
+    """A machine whose mounts other users can reach."""
+    home = Home()
+    try:
+        home.base.chmod(0o755)
+        (home.base / "place").mkdir()
+        home.create("q")
+        yield home
+    finally:
+        home.close()
+
+
+def test_other_users_are_let_in_and_held_to_the_permissions(shared: Home) -> None:
+    place = shared.base / "place"
+    shared.run("mount", "q", str(place))
+    (place / "public").write_text("for all")
+    (place / "private").write_text("for root")
+    (place / "private").chmod(0o600)
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    assert _as_nobody("cat", place / "public").stdout == "for all"
+    assert "Permission denied" in _as_nobody("cat", place / "private").stderr
+    assert "Permission denied" in _as_nobody("touch", place / "public2").stderr
+    assert _as_nobody("touch", place / "open/mine").returncode == 0
+    assert (place / "open/mine").stat().st_uid == NOBODY
+    assert _as_nobody("chmod", "600", place / "public").returncode != 0
+    shared.umount("q")
+    shared.run("mount", "q", str(place), "-o", "allow_other=no")
+    assert "Permission denied" in _as_nobody("cat", place / "public").stderr
+
+
+def test_the_owner_setting_decides_whose_files_they_are(shared: Home) -> None:
+    place = shared.base / "place"
+    shared.run("mount", "q", str(place))
+    (place / "x").write_text("x")
+    os.chown(place / "x", 1234, 1235)
+    assert ((place / "x").stat().st_uid, (place / "x").stat().st_gid) == (1234, 1235)
+    shared.flush("q")
+    shared.umount("q")
+    user, group = pwd.getpwuid(NOBODY).pw_name, grp.getgrgid(NOBODY).gr_name
+    for owner, shown in [
+        ("mounter", (os.getuid(), os.getgid())),
+        ("stored", (1234, 1235)),
+        (f"{user}:{group}", (NOBODY, NOBODY)),
+    ]:
+        shared.run("mount", "q", str(place), "-o", f"owner={owner}")
+        found = (place / "x").stat()
+        assert (found.st_uid, found.st_gid) == shown
+        shared.umount("q")
+
+
+def test_an_owner_nobody_knows_is_refused_with_the_alternatives(shared: Home) -> None:
+    done = shared.run("mount", "q", "-o", "owner=nosuchuser:nosuchgroup", code=2)
+    assert "no such user or group" in done.stderr
+    assert "owner=stored" in done.stderr
+    assert shared.mounts() == []
+
+
+def test_the_umask_setting_counts_for_objects_without_a_mode(
+    seaweed: SeaweedServer, bucket: str
+) -> None:
+    seaweed.client().put_object(Bucket=bucket, Key="p/foreign", Body=b"x")
+    home = Home(seaweed.environment())
+    try:
+        home.create("p", f"s3://{bucket}/p", "umask=027")
+        path = home.mount("p")
+        assert stat.S_IMODE((path / "foreign").stat().st_mode) == 0o640
+        (path / "ours").touch()
+        (path / "ours").chmod(0o755)
+        assert stat.S_IMODE((path / "ours").stat().st_mode) == 0o755
+    finally:
+        home.close()
+
+
+def test_a_read_only_mount_says_erofs_to_every_change(local: Place) -> None:
+    folder = local.folder("frozen")
+    (folder / "x").write_text("x")
+    local.home.flush("p")
+    local.home.umount("p")
+    try:
+        local.home.run("mount", "p", "--read-only")
+        for attempt in (
+            lambda: (folder / "x").write_text("y"),
+            lambda: (folder / "y").touch(),
+            lambda: (folder / "d").mkdir(),
+            lambda: (folder / "x").unlink(),
+            lambda: (folder / "x").rename(folder / "z"),
+            lambda: (folder / "x").chmod(0o600),
+            lambda: os.utime(folder / "x"),
+            lambda: os.symlink("x", folder / "l"),
+        ):
+            with pytest.raises(OSError) as caught:
+                attempt()
+            assert caught.value.errno == errno.EROFS
+        assert (folder / "x").read_text() == "x"
+    finally:
+        local.home.umount("p")
+        local.home.mount("p")
+
+
+def test_extended_attributes_tell_state_and_keep_the_users_own(local: Place) -> None:
+    path = local.folder("attributes") / "x"
+    path.write_text("x")
+    os.setxattr(path, "user.note", b"mine")
+    local.home.flush("p")
+    assert os.getxattr(path, "user.pipefs.state") == b"clean"
+    assert os.listxattr(path) == ["user.note"]
+    local.home.umount("p")
+    local.home.mount("p")
+    assert os.getxattr(path, "user.note") == b"mine"
+    with open(path, "a") as file:
+        file.write("y")
+        file.flush()
+        assert os.getxattr(path, "user.pipefs.state") == b"dirty"
+
+
+def test_targets_in_the_mount_work_where_the_user_stands(local: Place) -> None:
+    folder = local.folder("here")
+    (folder / "x").write_text("x")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipefs.cli.main", "flush", "."],
+        cwd=folder,
+        env=local.home.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("p/here  all saved")
+    assert local.objects("here/")["x"] == b"x"
