@@ -16,7 +16,9 @@ setup(
     python_requires=">=3.11",
     packages=[
         "pipefs",
+        "pipefs.cache",
         "pipefs.cli",
+        "pipefs.statedb",
         "pipefs.stores",
         "pipefsd",
         "pipefsd.transports",

@@ -18,14 +18,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipefs.blockfill import SegmentWriter, Sorting
-from pipefs.blockindex import BlockRecord, Index
-from pipefs.cachehome import INDEX_DIR, SEGMENT_PREFIX, CacheHome, read_boot_id, sync_file
-from pipefs.cachestats import CacheStats, Counters
+from pipefs.cache.blockfill import SegmentWriter, Sorting
+from pipefs.cache.blockindex import BlockRecord, Index
+from pipefs.cache.cachehome import INDEX_DIR, SEGMENT_PREFIX, CacheHome, read_boot_id, sync_file
+from pipefs.cache.cachestats import CacheStats, Counters
+from pipefs.cache.eviction import Evictor, capacity_for, yield_segment
+from pipefs.cache.segments import (
+    MIN_SEGMENT_BYTES,
+    Lease,
+    Segments,
+    block_id,
+    footprint,
+    segment_key,
+)
 from pipefs.errors import NoSpace, PipefsError
-from pipefs.eviction import Evictor, capacity_for, yield_segment
 from pipefs.lmdbenv import Transaction
-from pipefs.segments import MIN_SEGMENT_BYTES, Lease, Segments, block_id, footprint, segment_key
 from pipefs.types import BLOCK_SIZE_BYTES, BlockId
 
 __all__ = ["BlockCache", "CacheStats", "Lease", "block_id"]

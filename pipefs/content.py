@@ -17,8 +17,8 @@ from concurrent.futures import Executor
 import xxhash
 
 from pipefs.blocks import BlockCache, Lease
-from pipefs.download import Downloads, Patience
-from pipefs.readahead import Readahead
+from pipefs.cache.download import Downloads, Patience
+from pipefs.cache.readahead import Readahead
 from pipefs.stores.base import Store
 from pipefs.types import BLOCK_SIZE_BYTES, ContentRef
 

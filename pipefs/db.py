@@ -1,7 +1,7 @@
 """Durable local state of one pipe: tables of bytes, changed all together or not at all.
 
 An LMDB environment with one long-lived write transaction, protected by a journal of physical redo
-records (`pipefs.journal`). What it promises: an update that returned survives the death of this
+records (`pipefs.statedb.journal`). What it promises: an update that returned survives the death of this
 process; after `sync` it survives power loss; an update that raised left nothing behind; a reader
 sees whole updates only; every value is checked against its checksum when it is read. It must
 never start a thread, never be used across a fork, and never guess: damage is `Corrupt`, and the
@@ -24,12 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipefs import statedir
 from pipefs.errors import Corrupt, NewerFormat, NoSpace, PipefsError, Refused
-from pipefs.journal import Journal, read_segment, release_reserves, segment_paths
 from pipefs.lmdbenv import LmdbError, open_env, translate
-from pipefs.statedir import quarantine
-from pipefs.tables import (
+from pipefs.statedb import statedir
+from pipefs.statedb.journal import Journal, read_segment, release_reserves, segment_paths
+from pipefs.statedb.statedir import quarantine
+from pipefs.statedb.tables import (
     LEFT,
     MAX_KEY_BYTES,
     META,

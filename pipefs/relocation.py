@@ -31,7 +31,6 @@ from pipefs.records import (
 )
 from pipefs.types import BLOCK_SIZE_BYTES
 
-
 log = logging.getLogger(__name__)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from pipefs import namespace, tree
 from pipefs.blocks import BlockCache
+from pipefs.cache.segments import Lease
 from pipefs.content import ContentReader, release_all
 from pipefs.db import StateDB, Txn
 from pipefs.errors import WouldBlock
@@ -31,7 +32,6 @@ from pipefs.records import (
     decode_conflict,
     ino_key,
 )
-from pipefs.segments import Lease
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pipefs.cachestats import CacheStats
+from pipefs.cache.cachestats import CacheStats
 from pipefs.commits import Position
 from pipefs.protocol import ConflictItem, MountStatus
 from pipefs.records import Conflict

@@ -128,6 +128,9 @@ class Uploader:
             except PipefsError as e:  # the state database is full or broken: say so, go on
                 log.error("uploads cannot be planned: %s", e)
                 more = False
+            except Exception:  # the thread's top: without it nothing would go up any more
+                log.exception("planning uploads failed")
+                more = False
             with self._wake:
                 if not self._stopping:
                     self._wake.wait(0.05 if urgent or more else self._pause_until_due())

@@ -74,7 +74,7 @@ def test_other_bytes_with_the_same_id_are_not_inserted(
     # ids get a weaker hash.
     weak = b"collision".ljust(16)
     monkeypatch.setattr("pipefs.blocks.block_id", lambda _data: weak)
-    monkeypatch.setattr("pipefs.blockfill.block_id", lambda _data: weak)
+    monkeypatch.setattr("pipefs.cache.blockfill.block_id", lambda _data: weak)
     cache.insert(V1, 0, b"first", block_count=1)
     with caplog.at_level(logging.ERROR):
         cache.insert(V2, 0, b"other", block_count=1)
@@ -166,7 +166,7 @@ def test_without_a_clean_close_only_the_same_boot_keeps_it(
 def test_processes_of_another_boot_are_waited_for_and_then_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipefs.cachehome.ENTER_DEADLINE_S", 0.1)
+    monkeypatch.setattr("pipefs.cache.cachehome.ENTER_DEADLINE_S", 0.1)
     cache = BlockCache(folder, limit_bytes=LIMIT, boot_id="boot-1")
     cache.insert(V1, 0, block(1), block_count=1)
     with pytest.raises(Busy, match="another boot"):

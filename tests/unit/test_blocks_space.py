@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipefs import blockfill
 from pipefs.blocks import BlockCache
+from pipefs.cache import blockfill
+from pipefs.cache.segments import MIN_SEGMENT_BYTES
 from pipefs.errors import NoSpace, Refused
-from pipefs.segments import MIN_SEGMENT_BYTES
 from tests.blocktools import LIMIT, MIB, V1, V2, V3, block, bytes_of, disk_bytes, run
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pipefs.db import FORMAT, MAX_KEY_BYTES, StateDB, quarantine
 from pipefs.errors import Busy, Corrupt, NewerFormat, NoSpace, Refused
-from pipefs.journal import segment_paths
 from pipefs.lmdbenv import open_env
-from pipefs.tables import write_meta
+from pipefs.statedb.journal import segment_paths
+from pipefs.statedb.tables import write_meta
 from tests.crash.dying import run_and_die
 
 TABLES = ("names", "nodes")

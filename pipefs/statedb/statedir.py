@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipefs.errors import Busy, Corrupt
-from pipefs.journal import fsync_directory
+from pipefs.statedb.journal import fsync_directory
 
 LOCK_FILE = "lock"
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import enum
 import logging
 
-from pipefs.blockindex import Index, SegmentRecord
+from pipefs.cache.blockindex import Index, SegmentRecord
+from pipefs.cache.segments import Segment, Segments, block_id, footprint, segment_key
 from pipefs.lmdbenv import Transaction
-from pipefs.segments import Segment, Segments, block_id, footprint, segment_key
 from pipefs.types import BlockId
 
 log = logging.getLogger(__name__)

@@ -17,11 +17,9 @@ import logging
 import struct
 from dataclasses import dataclass
 
-from pipefs.blockfill import SegmentWriter
-from pipefs.blockindex import BlockRecord, Index, SegmentRecord
-from pipefs.errors import NoSpace
-from pipefs.lmdbenv import Transaction
-from pipefs.segments import (
+from pipefs.cache.blockfill import SegmentWriter
+from pipefs.cache.blockindex import BlockRecord, Index, SegmentRecord
+from pipefs.cache.segments import (
     MIN_SEGMENT_BYTES,
     SEGMENTS_PER_LIMIT,
     Segment,
@@ -29,6 +27,8 @@ from pipefs.segments import (
     footprint,
     segment_key,
 )
+from pipefs.errors import NoSpace
+from pipefs.lmdbenv import Transaction
 from pipefs.types import BlockId
 
 DRAIN_RATIO = 4

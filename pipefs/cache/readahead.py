@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 
 from pipefs.blocks import BlockCache
-from pipefs.download import MAX_REQUEST_BLOCKS, Downloads, Flight
+from pipefs.cache.download import MAX_REQUEST_BLOCKS, Downloads, Flight
 from pipefs.types import BLOCK_SIZE_BYTES, ContentRef
 
 MAX_WINDOW_BLOCKS = 32

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import xxhash
 
-from pipefs.cachehome import DEAD_PREFIX, SEGMENT_PREFIX
+from pipefs.cache.cachehome import DEAD_PREFIX, SEGMENT_PREFIX
 from pipefs.errors import PipefsError
 from pipefs.lmdbenv import Environment, LmdbError, Transaction, open_env
 from pipefs.types import BlockId
