@@ -29,28 +29,20 @@ network file system is not supported.
 from __future__ import annotations
 
 import builtins
-import errno
 import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
-from pipefs.errors import (
-    AccessDenied,
-    Corrupt,
-    NoSpace,
-    NotFound,
-    PreconditionFailed,
-    StoreUnavailable,
-    UsageError,
-)
-from pipefs.lmdbenv import LmdbError, Transaction, translate
+from pipefs.errors import Corrupt, NotFound, PreconditionFailed
+from pipefs.lmdbenv import Transaction
 from pipefs.stores import local_files as files
 from pipefs.stores.base import Capabilities, FileBody, Store
+from pipefs.stores.local_errors import disk_errors
 from pipefs.stores.local_index import Index, Record, close_index, open_index
 from pipefs.stores.local_recovery import FRESH_MAX_BYTES, SETTLE_AT, place, project, recover, settle
 from pipefs.types import ObjectVersion
@@ -203,13 +195,19 @@ class LocalStore(Store):
             while (record := self._index.change(insert)) is None:
                 self._adopt(key)
         except BaseException:
-            files.remove_quietly(content)
+            if not self._inserted(key, nonce):  # an interrupt may come after the commit
+                files.remove_quietly(content)
             raise
         finally:
             files.remove_quietly(plain)
         if unsettled >= SETTLE_AT:
             settle(self._index, self._places)
         return record.version(is_latest=True)
+
+    def _inserted(self, key: str, nonce: str) -> bool:
+        with self._index.begin() as txn:
+            newest = self._index.newest(txn, key)
+        return newest is not None and newest.version_id.endswith(nonce)
 
     @staticmethod
     def _check(current: Record | None, key: str, if_match: str, if_none_match: bool) -> None:
@@ -410,18 +408,5 @@ class LocalStore(Store):
                     yield record.version(is_latest=record.key != previous)
                     previous = record.key
 
-    @contextmanager
-    def _errors(self, doing: str) -> Iterator[None]:
-        """Errors of the disk and of LMDB as ours."""
-        try:
-            yield
-        except LmdbError as e:
-            raise translate(e, self._places.index) from e
-        except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace(f"no space left in {self._places.root} ({doing})") from e
-            if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise AccessDenied(f"{self._places.root}: {e.strerror} ({doing})") from e
-            if e.errno in (errno.EEXIST, errno.ENOTDIR) and doing == "open":
-                raise UsageError(f"{self._places.root} is not a directory") from e
-            raise StoreUnavailable(f"{self._places.root}: {e} ({doing})") from e
+    def _errors(self, doing: str) -> AbstractContextManager[None]:
+        return disk_errors(self._places, doing)

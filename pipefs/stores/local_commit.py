@@ -46,14 +46,25 @@ class GroupCommit:
         job = _Job(change)
         with self._queue_lock:
             self._queue.append(cast("_Job[object]", job))
-        with self._leader:
-            while not job.done:
-                with self._queue_lock:
-                    group, self._queue = self._queue[:_MAX_GROUP], self._queue[_MAX_GROUP:]
-                self._commit(group)
+        try:
+            with self._leader:
+                while not job.done:
+                    with self._queue_lock:
+                        group, self._queue = self._queue[:_MAX_GROUP], self._queue[_MAX_GROUP:]
+                    self._commit(group)
+        except BaseException:
+            self._withdraw(cast("_Job[object]", job))
+            raise
         if job.error is not None:
             raise job.error
         return cast("T", job.result)
+
+    def _withdraw(self, job: _Job[object]) -> None:
+        """After an interrupt: the change is not done later; it may have been done already."""
+        with self._queue_lock:
+            self._queue = [other for other in self._queue if other is not job]
+        with self._leader:
+            pass  # a group that has it is through now
 
     def _commit(self, group: list[_Job[object]]) -> None:
         try:

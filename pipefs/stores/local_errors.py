@@ -1,0 +1,28 @@
+"""Errors of the disk and of LMDB as ours: the embedded store's one boundary."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipefs.errors import AccessDenied, NoSpace, StoreUnavailable, UsageError
+from pipefs.lmdbenv import LmdbError, translate
+from pipefs.stores.local_files import Places
+
+
+@contextmanager
+def disk_errors(places: Places, doing: str) -> Iterator[None]:
+    """`doing` is what the message names; "open" while the store is opened."""
+    try:
+        yield
+    except LmdbError as e:
+        raise translate(e, places.index) from e
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"no space left in {places.root} ({doing})") from e
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise AccessDenied(f"{places.root}: {e.strerror} ({doing})") from e
+        if e.errno in (errno.EEXIST, errno.ENOTDIR) and doing == "open":
+            raise UsageError(f"{places.root} is not a directory") from e
+        raise StoreUnavailable(f"{places.root}: {e} ({doing})") from e
