@@ -1,9 +1,9 @@
 """File names and object keys: the one escaping rule, both ways.
 
 A file name is bytes, a key is text. Most names are their own key component. Bytes that a key
-cannot carry (control characters, bytes that are not UTF-8) are written `%XX`; a literal `%` that
-would read as such an escape is written `%25`. Every legal path therefore has exactly one key, and
-`names_of(key_of(names)) == names`.
+cannot carry (control characters, bytes that are not UTF-8, the backslash, which some stores take
+for a slash) are written `%XX`; a literal `%` that would read as such an escape is written `%25`.
+Every legal path therefore has exactly one key, and `names_of(key_of(names)) == names`.
 
 The other way round a bucket may hold keys that are no path: empty or dot components, components
 over 255 bytes. Those get a stand-in name (below), and the entry in the tree remembers the key
@@ -21,13 +21,13 @@ import xxhash
 MAX_KEY_BYTES = 1024
 MAX_NAME_BYTES = 255
 
-# Codes that stand for a byte in a key: controls, DEL, "%", "." and "/" (the last two only occur
-# in stand-in names), and all bytes from 0x80, which appear alone only where UTF-8 is broken.
-_CODE = r"(?:[01][0-9A-F]|7F|2[5EF]|[89A-F][0-9A-F])"
+# Codes that stand for a byte in a key: controls, DEL, "%", the backslash, "." and "/" (the last
+# two only occur in stand-in names), and all bytes from 0x80, which appear alone only where UTF-8 is broken.
+_CODE = r"(?:[01][0-9A-F]|7F|2[5EF]|5C|[89A-F][0-9A-F])"
 _LITERAL_PERCENT = re.compile(f"%(?={_CODE})")
 _ESCAPE = re.compile(f"%25(?={_CODE})|%(?!25){_CODE}")
-_PLAIN = re.compile(r"[^\x00-\x1f\x7f%\udc80-\udcff]*\Z")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]")
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f%\\\udc80-\udcff]*\Z")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\udc80-\udcff]")
 
 
 def component_of(name: bytes) -> str:
