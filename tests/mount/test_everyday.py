@@ -287,14 +287,15 @@ ODD_NAMES = [
     "-dash",
     "*?[x]",
     "back\\slash",
-    "n" * 255,
-    "ü" * 127 + "x",
 ]
 
 
 def test_odd_names_come_back_as_they_were(place: Place) -> None:
     folder = place.folder("odd")
-    names = [os.fsencode(n) for n in ODD_NAMES] + [b"not \xff utf-8"]
+    # SeaweedFS keeps versions in a folder NAME.versions of its own, so its names are shorter.
+    longest = 255 if place.seaweed is None else 240
+    names = [os.fsencode(n) for n in [*ODD_NAMES, "n" * longest, "ü" * (longest // 2)]]
+    names.append(b"not \xff utf-8")
     for number, name in enumerate(names):
         Path(folder, os.fsdecode(name)).write_text(str(number))
     assert sorted(os.listdir(os.fsencode(folder))) == sorted(names)
