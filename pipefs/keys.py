@@ -22,7 +22,8 @@ MAX_KEY_BYTES = 1024
 MAX_NAME_BYTES = 255
 
 # Codes that stand for a byte in a key: controls, DEL, "%", the backslash, "." and "/" (the last
-# two only occur in stand-in names), and all bytes from 0x80, which appear alone only where UTF-8 is broken.
+# two only occur in stand-in names), and all bytes from 0x80, which appear alone only where UTF-8
+# is broken.
 _CODE = r"(?:[01][0-9A-F]|7F|2[5EF]|5C|[89A-F][0-9A-F])"
 _LITERAL_PERCENT = re.compile(f"%(?={_CODE})")
 _ESCAPE = re.compile(f"%25(?={_CODE})|%(?!25){_CODE}")
