@@ -148,12 +148,12 @@ class Rebase:
 
     def _delete_file(self, parent: int, name: bytes, ino: int) -> None:
         node = tree.overlay_inode(self.t, ino)
+        base = tree.base_inode(self.t, ino)
         keep = (
             node is not None
             and node.parent
-            and (node.dirty & Dirty.CONTENT or (node.parent, node.name) != (parent, name))
+            and (_has_news(node, base) or (node.parent, node.name) != (parent, name))
         )
-        base = tree.base_inode(self.t, ino)
         tree.base_drop(self.t, parent, name, self.commit.number)
         if keep and node is not None:
             # Changed or renamed here, deleted there: what exists stays, as a new file.
@@ -294,7 +294,7 @@ class Rebase:
         mine = tree.overlay_inode(self.t, ino)
         if old.content.same_version(node.content):
             tree.base_put(self.t, parent, name, node, self.commit.number)
-            self._refresh_clean(mine, node)
+            self._refresh_clean(mine, node, old)
             return
         known_here = mine is not None and node.content.same_version(mine.content)
         if mine is not None and mine.dirty & Dirty.CONTENT and not known_here and not change.same:
@@ -306,7 +306,7 @@ class Rebase:
             self._new_epoch(old, node)
         taken_over = tree.overlay_name(self.t, parent, name)
         tree.base_put(self.t, parent, name, node, self.commit.number)
-        self._refresh_clean(mine, node)
+        self._refresh_clean(mine, node, old)
         if taken_over is not None and taken_over.ino not in (0, ino) and not change.same:
             self.aside.ours(tree.need(self.t, taken_over.ino), parent, name)
         elif taken_over is not None and taken_over.ino == 0 and not change.same:
@@ -323,10 +323,16 @@ class Rebase:
             # Renamed here: the rename holds, for the new content too.
             tree.clear_name(self.t, parent, name)
 
-    def _refresh_clean(self, mine: Inode | None, node: Inode) -> None:
+    def _refresh_clean(self, mine: Inode | None, node: Inode, old: Inode) -> None:
         """Carry a new base version into a local inode that only changed names or attributes."""
         self.effects.attributes.add(node.ino)
         if mine is None:
+            return
+        same_place = (mine.parent, mine.name) == (old.parent, old.name)
+        if same_place and _has_news(mine, old) and not mine.dirty & Dirty.CONTENT:
+            # Ours followed theirs in the store already and is about to be announced: it stays.
+            mine.epoch = node.epoch
+            tree.put_inode(self.t, mine)
             return
         if not mine.dirty & Dirty.CONTENT:
             mine.size, mine.mtime_ns = node.size, node.mtime_ns
@@ -414,6 +420,14 @@ class Rebase:
             merge_attributes(mine, change)
             tree.put_inode(self.t, mine)
         self.effects.attributes.add(node.ino)
+
+
+def _has_news(mine: Inode, base: Inode | None) -> bool:
+    """Whether a local inode has other bytes than the base: changed, or uploaded and about to be
+    announced."""
+    if mine.dirty & Dirty.CONTENT or mine.content is None:
+        return bool(mine.dirty & Dirty.CONTENT)
+    return base is None or not mine.content.same_version(base.content)
 
 
 def clear_base(t: Txn) -> None:
