@@ -37,14 +37,15 @@ def eventually(condition: Callable[[], object], what: str, within_s: float = 30.
 
 
 def tree_of(root: Path) -> dict[str, bytes | None]:
-    """Relative path → bytes (None for a directory) of everything below a folder."""
+    """Relative path → bytes (a link's target, None for a directory) of what is below a folder."""
     found: dict[str, bytes | None] = {}
     for folder, folders, files in os.walk(root):
         for name in folders:
             found[str(Path(folder, name).relative_to(root))] = None
         for name in files:
             path = Path(folder, name)
-            found[str(path.relative_to(root))] = path.read_bytes()
+            content = os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
+            found[str(path.relative_to(root))] = content
     return found
 
 
