@@ -43,6 +43,23 @@ def merge_attributes(node: Inode, change: Change) -> None:
         node.xattrs = xattrs_of(change)
 
 
+def carry_over(mine: Inode, old: Inode, new: Inode) -> None:
+    """Merge attributes: what we left as it was (`old`) becomes what it is now (`new`)."""
+    for name in ("mode", "uid", "gid", "mtime_ns", "ctime_ns", "xattrs", "target", "rdev"):
+        if getattr(mine, name) == getattr(old, name):
+            setattr(mine, name, getattr(new, name))
+    if not mine.is_file and mine.target == new.target:
+        mine.size = new.size
+
+
+def fill_in(mine: Inode, theirs: Inode) -> None:
+    """Both made the same thing: what the store does not know of ours is as they have it."""
+    if mine.mode & NO_MODE:
+        mine.mode = theirs.mode
+    mine.uid = theirs.uid if mine.uid < 0 else mine.uid
+    mine.gid = theirs.gid if mine.gid < 0 else mine.gid
+
+
 def xattrs_of(change: Change) -> dict[bytes, bytes] | None:
     if not change.xattrs:
         return None

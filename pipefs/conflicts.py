@@ -57,8 +57,6 @@ class Aside:
         self._t.delete("onames", name_key(parent, name))
         if mine.is_file and mine.dirty & Dirty.CONTENT:
             mine.content = None
-        if mine.is_dir or mine.content is not None:
-            self._t.put("relocate", ino_key(mine.ino), b"%d" % time.time_ns())
         self._move(mine, parent, name)
 
     def theirs(self, node: Inode, parent: int, name: bytes) -> None:
@@ -67,6 +65,8 @@ class Aside:
 
     def _move(self, node: Inode, parent: int, name: bytes) -> None:
         aside = self.free_name(parent, name)
+        if node.is_dir or node.content is not None:
+            self._t.put("relocate", ino_key(node.ino), b"%d" % time.time_ns())
         node.dirty |= Dirty.ANNOUNCE
         tree.set_name(self._t, parent, aside, node)
         tree.put_inode(self._t, node)

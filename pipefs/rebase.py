@@ -17,7 +17,7 @@ import stat
 from collections.abc import Mapping
 
 from pipefs import tree
-from pipefs.changes import content_of, inode_of, merge_attributes, same_thing
+from pipefs.changes import carry_over, content_of, fill_in, inode_of, merge_attributes, same_thing
 from pipefs.commits import Change, Commit
 from pipefs.conflicts import Aside, Effects
 from pipefs.db import Txn, View
@@ -163,6 +163,8 @@ class Rebase:
             tree.put_inode(self.t, node)
             if (node.parent, node.name) == (parent, name):
                 tree.set_name(self.t, parent, name, node)
+            else:
+                self._name_left(parent, name)
             return
         tree.drop_overlay_inode(self.t, ino)
         self._name_left(parent, name)
@@ -185,15 +187,24 @@ class Rebase:
         ]
         node = tree.inode(self.t, ino)
         tree.base_drop(self.t, parent, name, self.commit.number)
-        if live_names and node is not None and node.parent:
-            # New files of ours inside: the directory lives on as ours.
+        moved = node is not None and (node.parent, node.name) != (parent, name)
+        if node is not None and node.parent and (live_names or moved):
+            # New files of ours inside, or renamed here: the directory lives on as ours.
             node.dirty |= Dirty.ANNOUNCE
             tree.put_inode(self.t, node)
             tree.set_name(self.t, node.parent, node.name, node)
+            if moved:
+                self._name_left(parent, name)
             self._revive(node.parent)
             return
-        tree.drop_overlay_inode(self.t, ino)
+        self._drop_ours(ino)
         self._name_left(parent, name)
+
+    def _drop_ours(self, ino: int) -> None:
+        """Nothing of ours is left to say about this inode."""
+        tree.drop_overlay_inode(self.t, ino)
+        for table in ("orphans", "markers", "relocate", "conflicts"):
+            self.t.delete(table, ino_key(ino))
 
     # --- attaching: paths as they are after the commit ----------------------------------------
 
@@ -235,8 +246,12 @@ class Rebase:
         elif live.parent and (live.parent, live.name) != (parent, name):
             # Renamed here too: ours comes later in the log, so it stays; theirs is hidden.
             tree.clear_name(self.t, parent, name)
-        else:
+        elif live.parent:
             self.t.delete("onames", name_key(parent, name))
+        else:
+            # Removed here, renamed there: it is there again, under its new name.
+            self._drop_ours(node.ino)
+            self._settle_name(parent, name, node)
         self.effects.entries.add((parent, name))
         self._revive(parent)
 
@@ -248,6 +263,7 @@ class Rebase:
             old = tree.base_inode(self.t, entry.ino)
             assert old is not None
             node.ino, node.epoch = old.ino, old.epoch
+            self._carry_over(old, node)
         elif entry is not None:
             self._delete(parent, name)
             node.ino = self.inos.take(self.t)
@@ -363,6 +379,8 @@ class Rebase:
             return None
         mine = tree.need(self.t, over.ino)
         if node.ino == 0 and same_thing(mine, node) and not tree.base_inode(self.t, mine.ino):
+            fill_in(mine, node)
+            tree.put_inode(self.t, mine)
             return mine.ino
         if not (mine.is_dir and not node.is_dir):
             self.aside.ours(mine, parent, name)
@@ -413,13 +431,18 @@ class Rebase:
         node = tree.base_inode(self.t, ino) if ino is not None else None
         if node is None:
             return
+        old = decode_inode(encode(node))
         merge_attributes(node, change)
         self.t.put("inodes", ino_key(node.ino), encode(node))
-        mine = tree.overlay_inode(self.t, node.ino)
-        if mine is not None and not mine.dirty & Dirty.ANNOUNCE:
-            merge_attributes(mine, change)
-            tree.put_inode(self.t, mine)
+        self._carry_over(old, node)
         self.effects.attributes.add(node.ino)
+
+    def _carry_over(self, old: Inode, new: Inode) -> None:
+        """What we did not change ourselves follows the base, attribute by attribute."""
+        mine = tree.overlay_inode(self.t, new.ino)
+        if mine is not None and mine.parent:
+            carry_over(mine, old, new)
+            tree.put_inode(self.t, mine)
 
 
 def _has_news(mine: Inode, base: Inode | None) -> bool:

@@ -217,11 +217,16 @@ class Transfers:
 
     @staticmethod
     def _owner(v: View, content: Content) -> Inode | None:
-        """The live file or directory to which this key belongs by its path, if any."""
+        """The live file or directory to which this key belongs, by its path or because another
+        program's object could not have its own (it lies beside a directory), if any."""
         node = tree.walk(v, names_of(content.key))
-        if node is None or node.is_dir != content.key.endswith("/"):
+        if node is not None and node.is_dir == content.key.endswith("/"):
+            return node
+        raw = v.get("bykey", key_id(content.key))
+        other = tree.inode(v, int.from_bytes(raw, "big")) if raw is not None else None
+        if other is None or not other.parent or other.content is None:
             return None
-        return node
+        return other if other.content.key == content.key else None
 
     def _is_waiting(self, ino: int) -> bool:
         with self._db.view() as v:

@@ -303,8 +303,8 @@ def base_drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool
     t.delete("names", name_key(parent, name))
     if not keep_inode:
         node = base_inode(t, entry.ino)
-        if node is not None and node.content is not None:
-            t.delete("bykey", key_id(node.content.key))
+        if node is not None:
+            _unindex_key(t, node)
         t.delete("inodes", ino_key(entry.ino))
         over = overlay_inode(t, entry.ino)
         if over is not None and not over.parent and not t.has("orphans", ino_key(entry.ino)):
@@ -314,19 +314,29 @@ def base_drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool
 def _as_base(node: Inode, parent: int, name: bytes) -> Inode:
     copy = decode_inode(encode(node))
     copy.parent, copy.name, copy.dirty, copy.generation = parent, name, 0, 0
+    if copy.is_file and copy.content is not None:
+        copy.size = copy.content.size  # newer bytes may be in staging: they are the overlay's
     return copy
 
 
 def _index_key(t: Txn, node: Inode, parent: int, name: bytes) -> None:
     """Keep `bykey` true: keys that are not their file's path, so a listing can find the file."""
     old = base_inode(t, node.ino)
-    if old is not None and old.content is not None:
-        t.delete("bykey", key_id(old.content.key))
+    if old is not None:
+        _unindex_key(t, old)
     if node.content is None:
         return
     names = base_names_to(t, parent)
     if names is None or "/".join(map(component_of, [*names, name])) != node.content.key:
         t.put("bykey", key_id(node.content.key), ino_key(node.ino))
+
+
+def _unindex_key(t: Txn, node: Inode) -> None:
+    """Take a base file out of `bykey`; another file that has the same object stays."""
+    if node.content is not None:
+        k = key_id(node.content.key)
+        if t.get("bykey", k) == ino_key(node.ino):
+            t.delete("bykey", k)
 
 
 def base_names_to(v: View, ino: int) -> list[bytes] | None:

@@ -107,13 +107,20 @@ class Machine:
     def ino(self, path: str) -> int:
         return self.volume.resolve(path.encode("utf-8", "surrogateescape"))
 
+    def _parent(self, directory: bytes) -> int:
+        """The directory at a path: the kernel too looks at this before it asks for a name in it."""
+        node = self.volume.inode(self.volume.resolve(directory))
+        if not node.is_dir:
+            raise NotADirectoryError(os.fsdecode(directory))
+        return node.ino
+
     def inode(self, path: str) -> Inode:
         return self.volume.inode(self.ino(path))
 
     def open(self, path: str, *, truncate: bool = False) -> tuple[int, int]:
         """(inode, handle) of a file open for writing, made if it is not there."""
         directory, name = _split(path)
-        parent, handle = self.volume.resolve(directory), self._handle()
+        parent, handle = self._parent(directory), self._handle()
         try:
             ino = self.volume.lookup(parent, name).ino
         except FileNotFoundError:
@@ -144,26 +151,26 @@ class Machine:
 
     def mkdir(self, path: str) -> None:
         directory, name = _split(path)
-        self.volume.mkdir(self.volume.resolve(directory), name, 0o755, 0, 0)
+        self.volume.mkdir(self._parent(directory), name, 0o755, 0, 0)
 
     def symlink(self, path: str, target: str) -> None:
         directory, name = _split(path)
-        self.volume.symlink(self.volume.resolve(directory), name, target.encode(), 0, 0)
+        self.volume.symlink(self._parent(directory), name, target.encode(), 0, 0)
 
     def rm(self, path: str) -> None:
         directory, name = _split(path)
-        gone = self.volume.unlink(self.volume.resolve(directory), name)
+        gone = self.volume.unlink(self._parent(directory), name)
         self.volume.forget_orphan(gone.ino)
 
     def rmdir(self, path: str) -> None:
         directory, name = _split(path)
-        gone = self.volume.rmdir(self.volume.resolve(directory), name)
+        gone = self.volume.rmdir(self._parent(directory), name)
         self.volume.forget_orphan(gone.ino)
 
     def mv(self, old: str, new: str, flags: int = 0) -> None:
         (from_dir, from_name), (to_dir, to_name) = _split(old), _split(new)
         gone = self.volume.rename(
-            self.volume.resolve(from_dir), from_name, self.volume.resolve(to_dir), to_name, flags
+            self._parent(from_dir), from_name, self._parent(to_dir), to_name, flags
         )
         if gone is not None:
             self.volume.forget_orphan(gone.ino)
@@ -281,7 +288,7 @@ class Machine:
         raise AssertionError(f"{self.name} does not come to rest: {self.volume.outbox()}")
 
     def is_quiet(self) -> bool:
-        return self.volume.outbox().empty and not self.relocator.markers()
+        return not self.volume.outbox().waiting and not self.relocator.markers()
 
     def problems(self) -> list[Problem]:
         with self.db.view() as v:
