@@ -1,4 +1,4 @@
-"""Local bytes of files: open for writing, write, truncate, and the sealed state that goes up.
+"""All files of a pipe with local bytes: opened for writing, written, sealed, gone up.
 
 A file with a `Staging` mark has its bytes in a staging file, sparse over the version it was
 opened on until all blocks are there. The mark is durable before the open is answered. While it
@@ -7,7 +7,7 @@ An open for writing cancels such an upload and waits until its reader has stoppe
 ever torn.
 
 Lock order: `LocalFile.lock`, then the state database. Bytes of the version below are fetched
-under `LocalFile.filling` only, which protects nothing else: other files, and metadata, go on.
+under `LocalFile.filling` only: other files, and metadata, go on.
 """
 
 from __future__ import annotations
@@ -18,53 +18,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from pipefs import tree
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn
 from pipefs.errors import WouldBlock
-from pipefs.records import Content, Dirty, Inode, Staging, decode_staging, encode, ino_key
-from pipefs.staging import (
-    Sidecar,
-    StagingArea,
-    empty_bitmap,
-    has_block,
-    missing_blocks,
-    with_blocks,
-)
-from pipefs.types import BLOCK_SIZE_BYTES
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(slots=True)
-class LocalFile:
-    """One inode's local bytes, in memory. All fields below `lock` are protected by it."""
-
-    ino: int
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    filling: threading.Lock = field(default_factory=threading.Lock)
-    fd: int = -1
-    mark: Staging | None = None
-    reading: int = 0
-    """Uploads that read the staging file now."""
-    cancel: bool = False
-    """Tells them to stop."""
-    waiting: int = 0
-    """Opens that wait for such an upload to stop."""
-    dead: bool = False
-    """No longer the inode's entry: whoever waited for the lock looks it up again."""
-    idle: threading.Condition = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.idle = threading.Condition(self.lock)
+from pipefs.localfile import LocalFile
+from pipefs.records import Content, Dirty, Inode, Staging, decode_staging, ino_key
+from pipefs.staging import Sidecar, StagingArea, empty_bitmap, has_block
 
 
 class LocalFiles:
-    """All files of one pipe that have local bytes."""
+    """See the module. Thread-safe."""
 
     def __init__(
         self,
@@ -79,7 +44,7 @@ class LocalFiles:
         self._reader = reader
         self._clock = clock
         self._files: dict[int, LocalFile] = {}
-        self._lock = threading.Lock()  # protects _files only; taken alone
+        self._lock = threading.Lock()  # protects _files only; nothing is taken under it
 
     def recover(self, *, keep_writers: bool) -> None:
         """Load the marks after a start. Without `keep_writers` (a fresh mount: no handle of an
@@ -90,23 +55,15 @@ class LocalFiles:
                 if not self.staging.exists(mark.ino):
                     t.delete("staging", k)
                     continue
+                local = LocalFile(mark.ino, self.staging, self._db)
+                local.mark = mark
                 if mark.writers and not keep_writers:
                     mark.writers, mark.closed_ns = (), self._clock()
-                    self._record_size(t, mark)
-                    t.put("staging", k, encode(mark))
-                local = LocalFile(mark.ino, mark=mark)
-                local.fd = self.staging.open(mark.ino, write=True)
+                    local.record_size(t)
+                    local.save_mark(t)
+                elif mark.writers:
+                    local.hold()
                 self._files[mark.ino] = local
-
-    def _record_size(self, t: Txn, mark: Staging) -> None:
-        node = tree.overlay_inode(t, mark.ino)
-        if node is None:
-            node = tree.need(t, mark.ino)
-        st = os.stat(self.staging.path(mark.ino))
-        if mark.changed or node.dirty & Dirty.CONTENT:
-            node.size, node.mtime_ns = st.st_size, st.st_mtime_ns
-            node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
-            tree.put_inode(t, node)
 
     def get(self, ino: int) -> LocalFile | None:
         return self._files.get(ino)
@@ -119,7 +76,7 @@ class LocalFiles:
         with self._lock:
             local = self._files.get(ino)
             if local is None:
-                local = self._files[ino] = LocalFile(ino)
+                local = self._files[ino] = LocalFile(ino, self.staging, self._db)
             return local
 
     @contextmanager
@@ -146,26 +103,33 @@ class LocalFiles:
             if local.mark is None:
                 self._make_mark(local, truncate=truncate)
             elif truncate:
-                self._truncate(local, 0)
+                local.truncate(0)
             mark = local.mark
             assert mark is not None
+            local.hold()
             mark.writers = (*mark.writers, handle)
             with self._db.update() as t:
-                t.put("staging", ino_key(ino), encode(mark))
+                local.save_mark(t)
                 if mark.changed:
-                    self._mark_dirty(t, ino)
+                    local.mark_dirty(t, self._clock())
 
     def created(self, t: Txn, node: Inode, path: str, handle: int) -> LocalFile:
         """The staging file of a new, empty file, in the transaction that makes its name."""
         write_id = uuid.uuid4().hex
         local = self._file(node.ino)
-        local.fd = self.staging.create(Sidecar(node.ino, path, node.mode, write_id), 0)
-        writers = (handle,) if handle else ()
-        closed = 0 if handle else self._clock()
+        fd = self.staging.create(Sidecar(node.ino, path, node.mode, write_id), 0)
+        if handle:
+            local.fd = fd
+        else:
+            os.close(fd)
         local.mark = Staging(
-            node.ino, writers=writers, closed_ns=closed, changed=True, write_id=write_id
+            node.ino,
+            writers=(handle,) if handle else (),
+            closed_ns=0 if handle else self._clock(),
+            changed=True,
+            write_id=write_id,
         )
-        t.put("staging", ino_key(node.ino), encode(local.mark))
+        local.save_mark(t)
         return local
 
     def _make_mark(self, local: LocalFile, *, truncate: bool) -> None:
@@ -191,40 +155,33 @@ class LocalFiles:
 
     def close_write(self, ino: int, handle: int) -> bool:
         """The handle is closed; True if the file is sealed now and has something to go up."""
-        with self._locked(ino) as local:
+        local = self._files.get(ino)
+        if local is None:
+            return False
+        with local.lock:
             mark = local.mark
             if mark is None or handle not in mark.writers:
                 return False
             mark.writers = tuple(w for w in mark.writers if w != handle)
-            if mark.writers:
-                with self._db.update() as t:
-                    t.put("staging", ino_key(ino), encode(mark))
-                return False
-            if not mark.changed:
+            if not mark.writers and not mark.changed:
                 self._drop(local)
                 return False
-            mark.closed_ns = self._clock()
+            if not mark.writers:
+                mark.closed_ns = self._clock()
             with self._db.update() as t:
-                t.put("staging", ino_key(ino), encode(mark))
-                self._record_size(t, mark)
-            # inotify tells the watcher of the close: a descriptor of our own, opened and closed,
-            # so that one that stays open for reading does not hide it.
-            os.close(self.staging.open(ino, write=True))
-            return True
+                local.save_mark(t)
+                if not mark.writers:
+                    local.record_size(t)
+            if not mark.writers:
+                local.let_go()
+            return not mark.writers
 
     def _drop(self, local: LocalFile) -> None:
         """Nothing was written: the version in the store is still the file."""
         with self._db.update() as t:
             t.delete("staging", ino_key(local.ino))
-        self._forget(local)
+        local.forget()
         self._retire(local)
-
-    def _forget(self, local: LocalFile) -> None:
-        if local.fd >= 0:
-            os.close(local.fd)
-            local.fd = -1
-        local.mark = None
-        self.staging.remove(local.ino)
 
     def discard(self, ino: int) -> None:
         """The inode is gone for good: so are its local bytes. The caller drops the mark."""
@@ -235,7 +192,7 @@ class LocalFiles:
             local.cancel = True
             while local.reading:
                 local.idle.wait()
-            self._forget(local)
+            local.forget()
             self._retire(local)
 
     def _retire(self, local: LocalFile) -> None:
@@ -264,7 +221,7 @@ class LocalFiles:
         if local is None:
             return None
         with local.lock:
-            return os.fstat(local.fd) if local.mark is not None else None
+            return local.stat() if local.mark is not None else None
 
     def read(self, local: LocalFile, offset: int, size: int, *, wait: bool) -> list[bytes] | None:
         """Bytes of a file with local bytes, short only at its end; None if it has none (any
@@ -275,86 +232,32 @@ class LocalFiles:
         """
         while True:
             with local.lock:
-                mark = local.mark
-                if mark is None:
+                if local.mark is None:
                     return None
-                missing = missing_blocks(mark.present, mark.base_size, offset, size)
+                missing = local.missing(offset, size)
                 if not missing:
-                    return [os.pread(local.fd, size, offset)]
+                    return [local.read(offset, size)]
             if not wait:
                 raise WouldBlock
             self._fill(local, missing)
 
-    def write(
-        self,
-        ino: int,
-        offset: int,
-        data: memoryview,
-        *,
-        wait: bool,
-        interrupted: Callable[[], bool] = _never,
-    ) -> int:
+    def write(self, ino: int, offset: int, data: memoryview, *, wait: bool) -> int:
         """Write into the staging file: in the kernel's hands (safe from kill -9) when it returns.
 
         Raises:
             WouldBlock: the rest of a block must come from the store first and `wait` is False.
             OSError: ENOSPC and what else pwrite(2) says.
         """
-        local = self._file(ino)
         while True:
-            with local.lock:
-                mark = local.mark
-                if mark is None:
-                    raise OSError(9, "not open for writing")
-                partial = self._partial_blocks(mark, offset, len(data))
+            with self._locked(ino) as local:
+                if local.mark is None:
+                    self._make_mark(local, truncate=False)
+                partial = local.partly_covered(offset, len(data))
                 if not partial:
-                    return self._write(local, mark, offset, data)
+                    return local.write(offset, data, self._clock())
             if not wait:
                 raise WouldBlock
             self._fill(local, partial)
-
-    def _partial_blocks(self, mark: Staging, offset: int, size: int) -> list[int]:
-        """Missing blocks that this write covers only in part."""
-        if mark.present is None:
-            return []
-        end = offset + size
-        out = []
-        for block in missing_blocks(mark.present, mark.base_size, offset, size):
-            start = block * BLOCK_SIZE_BYTES
-            stop = min(start + BLOCK_SIZE_BYTES, mark.base_size)
-            if offset > start or end < stop:
-                out.append(block)
-        return out
-
-    def _write(self, local: LocalFile, mark: Staging, offset: int, data: memoryview) -> int:
-        if not mark.changed:
-            mark.changed = True
-            with self._db.update() as t:
-                t.put("staging", ino_key(local.ino), encode(mark))
-                self._mark_dirty(t, local.ino)
-        written = 0
-        while written < len(data):
-            written += os.pwrite(local.fd, data[written:], offset + written)
-        covered = missing_blocks(mark.present, mark.base_size, offset, len(data))
-        if covered:
-            self._now_present(local, mark, covered)
-        return written
-
-    def _mark_dirty(self, t: Txn, ino: int) -> None:
-        node = tree.need(t, ino)
-        if not node.dirty & Dirty.CONTENT:
-            node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
-            node.ctime_ns = self._clock()
-            tree.put_inode(t, node)
-
-    def _now_present(self, local: LocalFile, mark: Staging, blocks: list[int]) -> None:
-        if mark.present is None:
-            return
-        mark.present = with_blocks(mark.present, blocks)
-        if not missing_blocks(mark.present, mark.base_size, 0, mark.base_size):
-            mark.present = None
-        with self._db.update() as t:
-            t.put("staging", ino_key(local.ino), encode(mark))
 
     def _fill(self, local: LocalFile, blocks: list[int]) -> None:
         """Bring blocks of the version below into the staging file. May wait for the store."""
@@ -367,28 +270,17 @@ class LocalFiles:
                     base = mark.base
                 data = self._reader.fill(base.ref(), block)
                 with local.lock:
-                    if local.mark is not mark or mark is None or has_block(mark.present, block):
-                        continue
-                    start = block * BLOCK_SIZE_BYTES
-                    data = data[: max(0, mark.base_size - start)]
-                    self._pwrite_keeping_times(local.fd, data, start)
-                    self._now_present(local, mark, [block])
-
-    @staticmethod
-    def _pwrite_keeping_times(fd: int, data: bytes, offset: int) -> None:
-        before = os.fstat(fd)
-        done = 0
-        while done < len(data):
-            done += os.pwrite(fd, data[done:], offset + done)
-        os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+                    if local.mark is mark and not has_block(mark.present, block):
+                        local.put_block(block, data)
 
     def complete(self, ino: int) -> None:
         """Bring every missing block in: afterwards the staging file is the whole file."""
-        local = self._file(ino)
+        local = self._files.get(ino)
+        if local is None:
+            return
         with local.lock:
-            mark = local.mark
-        if mark is not None and mark.present is not None:
-            self._fill(local, missing_blocks(mark.present, mark.base_size, 0, mark.base_size))
+            missing = local.missing(0, local.mark.base_size if local.mark is not None else 0)
+        self._fill(local, missing)
 
     def truncate(self, ino: int, size: int, *, wait: bool) -> None:
         """truncate(2): also on a file that is not open for writing (it is sealed afterwards)."""
@@ -396,28 +288,18 @@ class LocalFiles:
             self._stop_upload(local, wait=wait)
             if local.mark is None:
                 self._make_mark(local, truncate=size == 0)
-            self._truncate(local, size)
+            local.truncate(size)
             mark = local.mark
             assert mark is not None
             with self._db.update() as t:
                 if not mark.writers:
                     mark.closed_ns = self._clock()
-                t.put("staging", ino_key(ino), encode(mark))
-                self._mark_dirty(t, ino)
+                local.save_mark(t)
+                local.mark_dirty(t, self._clock())
                 if not mark.writers:
-                    self._record_size(t, mark)
+                    local.record_size(t)
             if not mark.writers:
-                os.close(self.staging.open(ino, write=True))
-
-    def _truncate(self, local: LocalFile, size: int) -> None:
-        mark = local.mark
-        assert mark is not None
-        os.ftruncate(local.fd, size)
-        mark.changed = True
-        if size < mark.base_size:
-            mark.base_size = size
-            if not missing_blocks(mark.present, size, 0, size):
-                mark.present = None
+                local.let_go()
 
     def set_times(self, ino: int, atime_ns: int | None, mtime_ns: int | None) -> None:
         """utimensat(2) on a file with local bytes (the inode keeps them too)."""
@@ -426,22 +308,24 @@ class LocalFiles:
             return
         with local.lock:
             if local.mark is not None:
-                st = os.fstat(local.fd)
+                st = local.stat()
                 at = st.st_atime_ns if atime_ns is None else atime_ns
                 mt = st.st_mtime_ns if mtime_ns is None else mtime_ns
-                os.utime(local.fd, ns=(at, mt))
+                os.utime(self.staging.path_text(ino), ns=(at, mt))
 
     def sync(self, ino: int) -> None:
         """fsync(2): bytes, sidecar, and everything recorded before are on disk."""
         local = self._files.get(ino)
+        fd = -1
         if local is not None:
             with local.lock:
-                fd = os.dup(local.fd) if local.mark is not None else -1
-            if fd >= 0:
-                try:
-                    self.staging.sync(ino, fd)
-                finally:
-                    os.close(fd)
+                if local.mark is not None:
+                    fd = self.staging.open(ino, write=False)
+        if fd >= 0:
+            try:
+                self.staging.sync(ino, fd)
+            finally:
+                os.close(fd)
         self._db.sync()
 
     # --- for uploads --------------------------------------------------------------------------
@@ -498,11 +382,9 @@ class LocalFiles:
             return
         with local.lock:
             if local.mark is mark:
-                self._forget(local)
+                local.forget()
 
     def close(self) -> None:
         for local in list(self._files.values()):
             with local.lock:
-                if local.fd >= 0:
-                    os.close(local.fd)
-                    local.fd = -1
+                local.let_go()

@@ -56,10 +56,8 @@ def rescue(volume: Volume, ino: int) -> None:
         # if not, both are kept.
         node.content = sidecar.base if sidecar is not None else None
         namespace.make(t, volume.inos, parent, name, node, time.time_ns())
-        local = volume.files.created(t, node, tree.path_text([*names[:-1], name]), 0)
-        os.close(local.fd)
+        volume.files.created(t, node, tree.path_text([*names[:-1], name]), 0)
         os.rename(path, staging.path(node.ino))
-        local.fd = staging.open(node.ino, write=True)
     log.warning("rescued %s (%d bytes) from its staging file", tree.path_text(names), size)
     staging.remove(ino)
 

@@ -167,11 +167,16 @@ class Volume:
         """Make an empty file, open for writing by `handle` (0: not open)."""
         node = namespace.new_inode(stat.S_IFREG, mode, uid, gid)
         self.files.staging.require_room()
-        with self._changing() as t:
-            namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
-            namespace.make(t, self.inos, parent, name, node, self._clock())
-            names = tree.names_to(t, node.ino) or [name]
-            self.files.created(t, node, tree.path_text(names), handle)
+        try:
+            with self._changing() as t:
+                namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
+                namespace.make(t, self.inos, parent, name, node, self._clock())
+                names = tree.names_to(t, node.ino) or [name]
+                self.files.created(t, node, tree.path_text(names), handle)
+        except BaseException:
+            if node.ino:
+                self.files.discard(node.ino)
+            raise
         return node
 
     def unlink(self, parent: int, name: bytes) -> Inode:
@@ -313,18 +318,10 @@ class Volume:
         held: list[Lease] = leases
         return [lease.data for lease in held], lambda: release_all(held)
 
-    def write(
-        self,
-        ino: int,
-        offset: int,
-        data: memoryview,
-        *,
-        wait: bool,
-        interrupted: Callable[[], bool] = _never,
-    ) -> int:
+    def write(self, ino: int, offset: int, data: memoryview, *, wait: bool) -> int:
         """Into the staging file: safe from kill -9 when it returns, from power loss after
         `fsync`."""
-        return self.files.write(ino, offset, data, wait=wait, interrupted=interrupted)
+        return self.files.write(ino, offset, data, wait=wait)
 
     def fsync(self, ino: int) -> None:
         """Bytes, names and attributes so far survive power loss on this machine afterwards."""

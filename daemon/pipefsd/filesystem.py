@@ -55,7 +55,6 @@ class Filesystem:
 
     Args:
         read_only: why writing is refused (for the log), or "" when it is allowed.
-        on_sealed: called with an inode that has something to go up.
         same_mount: an earlier worker served this mount; handles of it may be open.
     """
 
@@ -65,13 +64,11 @@ class Filesystem:
         ownership: Ownership,
         *,
         read_only: Callable[[], str],
-        on_sealed: Callable[[int], None],
         same_mount: bool = False,
     ) -> None:
         self._volume = volume
         self._owner = ownership
         self._read_only = read_only
-        self._on_sealed = on_sealed
         self._inherited = same_mount
         self._handles = itertools.count(time.time_ns() // 1000)
         self._directories: dict[int, DirectoryHandle] = {}
@@ -80,6 +77,8 @@ class Filesystem:
         self._notifier: Notifier | None = None
         self.xattrs = ExtendedAttributes(volume)
         self.features = Features("")
+        self.requests = 0
+        """Served so far of those that make work; only the dispatcher counts, so about."""
 
     def start(self, notifier: Notifier, features: Features) -> None:
         self._notifier = notifier
@@ -146,7 +145,7 @@ class Filesystem:
         ino = ino_of(node)
         uid, gid = self._owner.stored(change.uid, change.gid)
         if change.size is not None:
-            self._truncate(ino, change.size, wait=caller.may_block)
+            self._volume.truncate(ino, change.size, wait=caller.may_block)
         mode = change.mode
         if change.kill_suidgid or change.uid is not None or change.gid is not None:
             mode = self._without_set_id(ino, mode)
@@ -162,10 +161,6 @@ class Filesystem:
         else:
             found = self._volume.inode(ino)
         return self._attr(found), CACHE_S
-
-    def _truncate(self, ino: int, size: int, *, wait: bool) -> None:
-        self._volume.truncate(ino, size, wait=wait)
-        self._on_sealed(ino)
 
     def _without_set_id(self, ino: int, mode: int | None) -> int | None:
         """Owner or content change: set-id bits go, unless the same call sets the mode."""
@@ -199,7 +194,6 @@ class Filesystem:
             raise unsupported()
         uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
         node = self._volume.create(ino_of(parent), name, mode, uid, gid, handle=0)
-        self._on_sealed(node.ino)
         return self._entry(node)
 
     def mkdir(self, caller: Caller, parent: int, name: bytes, mode: int) -> Entry:
@@ -218,6 +212,7 @@ class Filesystem:
         raise OSError(errno.EPERM, "hard links are not supported yet")
 
     def unlink(self, caller: Caller, parent: int, name: bytes) -> None:
+        self.requests += 1
         self._writable()
         self._orphaned(self._volume.unlink(ino_of(parent), name))
 
@@ -228,6 +223,7 @@ class Filesystem:
     def rename(
         self, caller: Caller, parent: int, name: bytes, parent2: int, name2: bytes, flags: int
     ) -> None:
+        self.requests += 1
         self._writable()
         if flags & ~(namespace.RENAME_NOREPLACE | namespace.RENAME_EXCHANGE):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -247,6 +243,7 @@ class Filesystem:
     def create(
         self, caller: Caller, parent: int, name: bytes, mode: int, flags: int
     ) -> tuple[Entry, Opened]:
+        self.requests += 1
         self._writable()
         uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
         handle = next(self._handles)
@@ -262,6 +259,7 @@ class Filesystem:
         return self._entry(node), Opened(handle, keep_cache=True)
 
     def open(self, caller: Caller, node: int, flags: int) -> Opened:
+        self.requests += 1
         ino = ino_of(node)
         handle = next(self._handles)
         if flags & (os.O_WRONLY | os.O_RDWR) or flags & os.O_TRUNC:
@@ -280,6 +278,7 @@ class Filesystem:
             self._opens[ino] = self._opens.get(ino, 0) + 1
 
     def read(self, caller: Caller, node: int, fh: int, offset: int, size: int) -> ReadReply:
+        self.requests += 1
         buffers, release = self._volume.read(
             ino_of(node),
             epoch_of(node),
@@ -292,18 +291,18 @@ class Filesystem:
         return ReadReply(buffers, release)
 
     def write(self, caller: Caller, node: int, fh: int, offset: int, data: memoryview) -> int:
-        return self._volume.write(
-            ino_of(node), offset, data, wait=caller.may_block, interrupted=caller.interrupted
-        )
+        self.requests += 1
+        return self._volume.write(ino_of(node), offset, data, wait=caller.may_block)
 
     def flush(self, caller: Caller, node: int, fh: int) -> None:
-        """close(2): every write is in the staging file already."""
+        """close(2): every write is in the staging file already. ENOSYS: the kernel need not ask
+        again, which saves a round trip at each close."""
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     def release(self, caller: Caller, node: int, fh: int, flags: int) -> None:
         ino = ino_of(node)
         self._volume.reader.close_stream(fh)
-        if self._volume.close_write(ino, fh):
-            self._on_sealed(ino)
+        self._volume.close_write(ino, fh)
         with self._opens_lock:
             left = self._opens.get(ino, 1) - 1
             if left > 0:

@@ -103,7 +103,6 @@ class PipeService:
             self._volume,
             Ownership(self._settings.owner, self._settings.umask, uid=os.getuid(), gid=os.getgid()),
             read_only=self._why_read_only,
-            on_sealed=self._uploader.notice,
             same_mount=same_mount,
         )
         self._uploader.start()
@@ -163,6 +162,7 @@ class PipeService:
             on_landed=self._syncer.poke,
             on_trouble=self._health.report,
             may_write=self._may_write,
+            requests=lambda: self.filesystem.requests,
         )
         self._watcher = Watcher(staging.directory, self._uploader.notice)
 

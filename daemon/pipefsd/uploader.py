@@ -9,6 +9,7 @@ looks at the key. Knows nothing of FUSE.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 import threading
@@ -28,6 +29,12 @@ log = logging.getLogger(__name__)
 WORKERS = 8
 """Transfers at once: small files are bound by latency, large ones go in parallel parts anyway."""
 
+BUSY_WORKERS = 1
+"""While programs work on the mount: what they wait for comes first."""
+
+BUSY_REQUESTS_S = 200.0
+"""Requests a second that count as work."""
+
 AUDIT_S = 5.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
@@ -41,6 +48,7 @@ class Uploader:
             has been looked at.
         on_landed: called after anything landed that other machines should learn.
         on_trouble: called with each error of the store, and with None when a transfer worked.
+        requests: how many requests of the kernel were served so far.
     """
 
     def __init__(
@@ -53,7 +61,11 @@ class Uploader:
         on_landed: Callable[[], None],
         on_trouble: Callable[[PipefsError | None], None],
         may_write: Callable[[], bool],
+        requests: Callable[[], int],
     ) -> None:
+        self._requests = requests
+        self._seen = (0.0, 0)
+        self._workers = WORKERS
         self._transfers = transfers
         self._relocator = relocator
         self._files = files
@@ -65,6 +77,8 @@ class Uploader:
         self._wake = threading.Condition()
         # The fields below are protected by `_wake`.
         self._due: dict[int, float] = {}
+        self._queue: list[tuple[float, int]] = []
+        """Heap over `_due`; an entry that is no longer true is skipped when its time comes."""
         self._busy: set[object] = set()
         self._pauses: dict[object, float] = {}
         self._not_before: dict[object, float] = {}
@@ -86,12 +100,18 @@ class Uploader:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def notice(self, ino: int) -> None:
-        """This file may have something to go up."""
+        """This file may have something to go up, after its quiet period. Wakes nobody: the
+        scheduler looks at least every quiet period, and a copy of many files makes many of these.
+        """
         with self._wake:
-            due = time.monotonic() + self._transfers.policy.quiet_period_s
-            if self._due.get(ino, 0.0) < due:
-                self._due[ino] = due
-            self._wake.notify_all()
+            self._plan(ino, time.monotonic() + self._transfers.policy.quiet_period_s)
+
+    def _plan(self, ino: int, due: float) -> None:
+        """Let a file be due, later than it was or for the first time. Holds `_wake`."""
+        if ino not in self._due:
+            heapq.heappush(self._queue, (due, ino))
+        if self._due.get(ino, 0.0) < due:
+            self._due[ino] = due
 
     def hurry(self, on: bool) -> None:
         """While anybody hurries (`flush`, draining) nothing waits for its quiet period or for
@@ -121,6 +141,7 @@ class Uploader:
                 urgent = self._urgent > 0
                 audit = time.monotonic() >= self._next_audit
             try:
+                self._make_way(urgent)
                 if audit:
                     self._audit(urgent)
                 self._submit_files(urgent)
@@ -135,10 +156,21 @@ class Uploader:
                 if not self._stopping:
                     self._wake.wait(0.05 if urgent or more else self._pause_until_due())
 
+    def _make_way(self, urgent: bool) -> None:
+        """Few transfers at once while the mount is busy, unless somebody waits for them."""
+        now, count = time.monotonic(), self._requests()
+        before, old = self._seen
+        if now - before < 0.04:
+            return
+        busy = (count - old) / (now - before) > BUSY_REQUESTS_S
+        self._workers = BUSY_WORKERS if busy and not urgent else WORKERS
+        self._seen = (now, count)
+
     def _pause_until_due(self) -> float:
-        now = time.monotonic()
-        soonest = min(self._due.values(), default=now + 0.5)
-        return min(0.5, max(0.02, soonest - now))
+        longest = min(0.5, max(0.05, self._transfers.policy.quiet_period_s))
+        if not self._queue or len(self._busy) >= self._workers:
+            return longest
+        return min(longest, max(0.02, self._queue[0][0] - time.monotonic()))
 
     def _audit(self, urgent: bool) -> None:
         """Go by the durable marks: whatever notice was lost, this finds the file."""
@@ -148,30 +180,41 @@ class Uploader:
             mark = local.mark if local is not None else None
             if mark is not None and mark.changed and not mark.writers:
                 with self._wake:
-                    self._due.setdefault(ino, now)
+                    if ino not in self._due and ino not in self._busy:
+                        self._plan(ino, now)
         with self._wake:
             self._next_audit = now + (0.2 if urgent else AUDIT_S)
 
     def _submit_files(self, urgent: bool) -> None:
-        now = time.monotonic()
         with self._wake:
-            free = WORKERS - len(self._busy)
-            ready = [
-                ino
-                for ino, due in self._due.items()
-                if (urgent or due <= now)
-                and ino not in self._busy
-                and self._not_before.get(ino, 0.0) <= now
-            ][: max(0, free)]
-            for ino in ready:
-                del self._due[ino]
-                self._busy.add(ino)
+            ready = self._take_ready(urgent)
         for ino in ready:
             self._pool.submit(self._upload, ino, urgent)
 
+    def _take_ready(self, urgent: bool) -> list[int]:
+        """Files to start now; they are busy from here on. Holds `_wake`."""
+        now = time.monotonic()
+        ready: list[int] = []
+        later: list[tuple[float, int]] = []
+        while self._queue and len(self._busy) < self._workers:
+            planned, ino = self._queue[0]
+            if planned > now and not urgent:
+                break
+            heapq.heappop(self._queue)
+            due = max(self._due.get(ino, 0.0) if not urgent else 0.0, self._not_before.get(ino, 0))
+            if ino in self._busy or due > now:
+                later.append((max(due, now + 0.05), ino))
+                continue
+            self._due.pop(ino, None)
+            self._busy.add(ino)
+            ready.append(ino)
+        for item in later:
+            heapq.heappush(self._queue, item)
+        return ready
+
     def _submit_rest(self) -> bool:
         """Renames' copies, deletions and markers; True while there is more to do at once."""
-        up, copies, few = self._transfers, self._relocator, WORKERS * 4
+        up, copies, few = self._transfers, self._relocator, self._workers * 4
         jobs: list[tuple[object, Callable[[], bool]]] = [
             *((("copy", i), partial(copies.relocate, i)) for i in copies.due(few)),
             *((("delete", c.key), partial(up.delete, c)) for c in up.deletions(few)),
@@ -181,7 +224,7 @@ class Uploader:
         submitted = 0
         for name, job in jobs:
             with self._wake:
-                if len(self._busy) >= WORKERS or name in self._busy:
+                if len(self._busy) >= self._workers or name in self._busy:
                     continue
                 if self._not_before.get(name, 0.0) > now:
                     continue
@@ -239,7 +282,7 @@ class Uploader:
             with self._wake:
                 self._busy.discard(name)
                 if again and isinstance(name, int) and self._files.get(name) is not None:
-                    self._due.setdefault(name, time.monotonic() + 0.2)
+                    self._plan(name, time.monotonic() + 0.2)
                 self._wake.notify_all()
 
     def _lost(self, name: object, error: PreconditionFailed) -> bool:

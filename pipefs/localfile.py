@@ -1,0 +1,175 @@
+"""One file's local bytes: the staging file, what is in it, and its mark.
+
+Every method is called with `lock` held unless it says otherwise. A descriptor is kept open only
+while the file has writers, so thousands of files that wait to go up need none; its close is also
+the event that the watcher sees.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipefs import tree
+from pipefs.db import StateDB, Txn
+from pipefs.records import Dirty, Staging, encode, ino_key
+from pipefs.staging import StagingArea, missing_blocks, with_blocks
+from pipefs.types import BLOCK_SIZE_BYTES
+
+
+class LocalFile:
+    """See the module. `ino` never changes; all else is protected by `lock`, except `filling`."""
+
+    def __init__(self, ino: int, staging: StagingArea, db: StateDB) -> None:
+        self.ino = ino
+        self._staging = staging
+        self._db = db
+        self.lock = threading.RLock()
+        self.filling = threading.Lock()
+        """Held while blocks are fetched; taken before `lock`, protects nothing else."""
+        self.fd = -1
+        self.mark: Staging | None = None
+        self.reading = 0
+        """Uploads that read the staging file now."""
+        self.cancel = False
+        """Tells them to stop."""
+        self.waiting = 0
+        """Opens that wait for such an upload to stop."""
+        self.dead = False
+        """No longer the inode's entry: whoever waited for the lock looks it up again."""
+        self.idle = threading.Condition(self.lock)
+
+    # --- descriptors --------------------------------------------------------------------------
+
+    @contextmanager
+    def descriptor(self, *, write: bool) -> Iterator[int]:
+        """A descriptor of the staging file for one use."""
+        if self.fd >= 0:
+            yield self.fd
+            return
+        fd = self._staging.open(self.ino, write=write)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def hold(self) -> None:
+        """Keep a descriptor open: there is a writer."""
+        if self.fd < 0:
+            self.fd = self._staging.open(self.ino, write=True)
+
+    def let_go(self) -> None:
+        """The last writer has closed: closing our descriptor tells the watcher."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def stat(self) -> os.stat_result:
+        if self.fd >= 0:
+            return os.fstat(self.fd)
+        return os.stat(self._staging.path_text(self.ino))
+
+    # --- the mark -----------------------------------------------------------------------------
+
+    def save_mark(self, t: Txn) -> None:
+        t.put("staging", ino_key(self.ino), encode(self.mark))
+
+    def mark_dirty(self, t: Txn, now_ns: int) -> None:
+        """The inode differs from every version in the store."""
+        node = tree.need(t, self.ino)
+        if not node.dirty & Dirty.CONTENT:
+            node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
+            node.ctime_ns = now_ns
+            tree.put_inode(t, node)
+
+    def record_size(self, t: Txn) -> None:
+        """Carry size and time of the staging file into the inode, when it is closed."""
+        node = tree.need(t, self.ino)
+        if (self.mark is not None and self.mark.changed) or node.dirty & Dirty.CONTENT:
+            st = self.stat()
+            node.size, node.mtime_ns = st.st_size, st.st_mtime_ns
+            node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
+            tree.put_inode(t, node)
+
+    def forget(self) -> None:
+        """Remove the staging file; the caller drops the mark from the database."""
+        self.let_go()
+        self.mark = None
+        self._staging.remove(self.ino)
+
+    # --- bytes --------------------------------------------------------------------------------
+
+    def missing(self, offset: int, size: int) -> list[int]:
+        """Blocks in [offset, offset+size) whose bytes are still only in the version below."""
+        mark = self.mark
+        return [] if mark is None else missing_blocks(mark.present, mark.base_size, offset, size)
+
+    def partly_covered(self, offset: int, size: int) -> list[int]:
+        """Missing blocks that a write of this range covers only in part."""
+        mark = self.mark
+        if mark is None or mark.present is None:
+            return []
+        end, out = offset + size, []
+        for block in self.missing(offset, size):
+            start = block * BLOCK_SIZE_BYTES
+            if offset > start or end < min(start + BLOCK_SIZE_BYTES, mark.base_size):
+                out.append(block)
+        return out
+
+    def read(self, offset: int, size: int) -> bytes:
+        with self.descriptor(write=False) as fd:
+            return os.pread(fd, size, offset)
+
+    def write(self, offset: int, data: memoryview, now_ns: int) -> int:
+        mark = self.mark
+        assert mark is not None
+        if not mark.changed:
+            mark.changed = True
+            with self._db.update() as t:
+                self.save_mark(t)
+                self.mark_dirty(t, now_ns)
+        with self.descriptor(write=True) as fd:
+            written = os.pwrite(fd, data, offset)
+            while written < len(data):
+                written += os.pwrite(fd, data[written:], offset + written)
+        self.now_present(self.missing(offset, len(data)))
+        return written
+
+    def put_block(self, block: int, data: bytes) -> None:
+        """Bytes of the version below; the file's times stay what they are."""
+        mark = self.mark
+        assert mark is not None
+        start = block * BLOCK_SIZE_BYTES
+        data = data[: max(0, mark.base_size - start)]
+        with self.descriptor(write=True) as fd:
+            before = os.fstat(fd)
+            done = 0
+            while done < len(data):
+                done += os.pwrite(fd, data[done:], start + done)
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.now_present([block])
+
+    def now_present(self, blocks: list[int]) -> None:
+        """Bytes first, then this record: a crash in between fetches them again, over writes that
+        were not answered yet."""
+        mark = self.mark
+        if mark is None or mark.present is None or not blocks:
+            return
+        mark.present = with_blocks(mark.present, blocks)
+        if not missing_blocks(mark.present, mark.base_size, 0, mark.base_size):
+            mark.present = None
+        with self._db.update() as t:
+            self.save_mark(t)
+
+    def truncate(self, size: int) -> None:
+        mark = self.mark
+        assert mark is not None
+        with self.descriptor(write=True) as fd:
+            os.ftruncate(fd, size)
+        mark.changed = True
+        if size < mark.base_size:
+            mark.base_size = size
+            if not missing_blocks(mark.present, size, 0, size):
+                mark.present = None
