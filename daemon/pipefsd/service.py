@@ -39,12 +39,14 @@ from pipefs.registry import Pipe
 from pipefs.relocation import Relocator
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Capabilities
+from pipefs.stores.wrap import RetryPolicy, RetryStore, innermost
 from pipefs.transfers import Transfers
+from pipefs.units import show_count, show_size
 from pipefs.volume import Volume
 from pipefsd import report
 from pipefsd.filesystem import Filesystem
 from pipefsd.ownership import Ownership
-from pipefsd.syncer import Health, Syncer
+from pipefsd.syncer import NOTICED_AFTER_S, Health, Syncer
 from pipefsd.uploader import Uploader
 from pipefsd.watcher import Watcher
 
@@ -143,8 +145,10 @@ class PipeService:
         files, cache = self._volume.files, self._cache
         self._transfers = Transfers(self._db, files, store, reader, cache, policy)
         relocator = Relocator(self._db, store, reader, cache, policy)
+        # The log is asked each second anyway: tell soon that the store is away.
+        prompt = RetryStore(innermost(self._store), RetryPolicy(deadline_s=NOTICED_AFTER_S))
         self._follower = Follower(
-            self._db, self._store, self._volume.inos, author=who(), writable=self._may_write
+            self._db, prompt, self._volume.inos, author=who(), writable=self._may_write
         )
         self._syncer = Syncer(
             self._volume,
@@ -302,8 +306,8 @@ class PipeService:
                 progress({"files": files, "bytes": size})
                 if timeout_s is not None and time.monotonic() - started >= timeout_s:
                     raise TimedOut(
-                        f"{files} files ({size} bytes) of {self._pipe.name} are still going up "
-                        f"after {timeout_s:g} s",
+                        f"{show_count(files, 'change')} ({show_size(size)}) of {self._pipe.name} "
+                        f"{'is' if files == 1 else 'are'} still going up after {timeout_s:g} s",
                         hint=self._health.last_error and f"last error: {self._health.last_error}",
                     )
                 self._syncer.poke()
@@ -351,7 +355,8 @@ class PipeService:
             health=self._health,
             capabilities=self._capabilities,
             read_only=bool(self._why_read_only()),
-            warnings=self._warnings,
+            # Whether the store answers now is `state`, not what was seen at the mount.
+            warnings=[w for w in self._warnings if not w.startswith("OFFLINE")],
         )
 
 

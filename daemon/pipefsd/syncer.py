@@ -29,6 +29,8 @@ COMMIT_GATHER_S = 0.05
 """Files that land together go into one commit."""
 LOG_CHECK_S = 30.0
 LONGEST_PAUSE_S = 30.0
+NOTICED_AFTER_S = 5.0
+"""How long one request about the log is tried before the pipe counts as offline."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Health:
             if error is None:
                 if self.offline_since_ns:
                     log.info("the store answers again")
+                    self.last_error = ""
                 self.offline_since_ns = self.failures = 0
                 return
             self.last_error = str(error)
