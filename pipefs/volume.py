@@ -14,7 +14,6 @@ import errno
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pipefs import namespace, tree
 from pipefs.blocks import BlockCache
@@ -23,6 +22,7 @@ from pipefs.content import ContentReader, release_all
 from pipefs.db import StateDB, Txn
 from pipefs.errors import WouldBlock
 from pipefs.files import LocalFiles
+from pipefs.pending import Pending, count_pending
 from pipefs.records import (
     Conflict,
     Content,
@@ -38,26 +38,6 @@ from pipefs.stores.base import Store
 
 def _never() -> bool:
     return False
-
-
-@dataclass(slots=True)
-class Outbox:
-    """What is not in the store yet."""
-
-    files: int = 0
-    bytes: int = 0
-    open_files: int = 0
-    """Of these, open for writing: they go up when they are closed."""
-    relocating: int = 0
-    deleting: int = 0
-    announcing: int = 0
-
-    @property
-    def waiting(self) -> int:
-        """Changes that can go up now: closed files, copies, deletions; 0 also means that all of
-        it is announced."""
-        changes = self.files - self.open_files + self.relocating + self.deleting
-        return changes or min(1, self.announcing)
 
 
 class Volume:
@@ -366,28 +346,9 @@ class Volume:
         with self.db.view() as v:
             return [decode_conflict(raw) for _, raw in v.scan("conflicts")]
 
-    def outbox(self, stays_local: Callable[[list[bytes]], bool] = lambda _n: False) -> Outbox:
+    def outbox(self, stays_local: Callable[[list[bytes]], bool] = lambda _n: False) -> Pending:
         """Count what is not in the store yet; `local_only` files do not count."""
-        out = Outbox()
-        for ino in self.files.inos():
-            local = self.files.get(ino)
-            mark = local.mark if local is not None else None
-            if mark is None or not (mark.changed or mark.writers):
-                continue
-            with self.db.view() as v:
-                names = tree.names_to(v, ino)
-            if not names or stays_local(names):
-                continue
-            st = self.files.stat(ino)
-            if st is not None and mark.changed:
-                out.files += 1
-                out.bytes += st.st_size
-                out.open_files += bool(mark.writers)
-        with self.db.view() as v:
-            out.relocating = v.count("relocate")
-            out.deleting = v.count("gone")
-            out.announcing = v.count("ready")
-        return out
+        return count_pending(self.db, self.files, stays_local)
 
     def resolve(self, path: bytes) -> int:
         """Inode at a path relative to the root ("" is the root). OSError ENOENT."""
@@ -429,4 +390,4 @@ class _Changing:
         self._context.__exit__(kind, error, trace)  # type: ignore[arg-type]  # passed on as it came
 
 
-__all__ = ["Outbox", "Volume"]
+__all__ = ["Volume"]

@@ -7,12 +7,17 @@ ask for, so that names which come or go elsewhere never shift what was not read 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 
-from pipefs.records import NameEntry
+from pipefs.records import Inode, NameEntry
+from pipefs.volume import Volume
+from pipefsd.transports.base import DirEntry, Entry
 
 CHUNK = 256
 _KEPT_CHUNKS = 16
+PLUS_BATCH = 64
+"""Inodes read at a time: few are read in vain when the kernel's buffer is full."""
 
 Fetch = Callable[[bytes, int], list[tuple[bytes, NameEntry]]]
 """(name to go on after, how many) → names that follow."""
@@ -62,3 +67,49 @@ class DirectoryHandle:
             # Position 0 stays, so that any position can be found again by reading from there.
             oldest = min(p for p in self._chunks if p)
             del self._chunks[oldest]
+
+
+class Directories:
+    """The open directories of one mount.
+
+    Args:
+        entry_of: makes what readdirplus sends for an inode.
+    """
+
+    def __init__(self, volume: Volume, entry_of: Callable[[Inode], Entry]) -> None:
+        self._volume = volume
+        self._entry_of = entry_of
+        self._open: dict[int, DirectoryHandle] = {}
+
+    def open(self, handle: int, ino: int) -> None:
+        self._open[handle] = DirectoryHandle(ino)
+
+    def close(self, handle: int) -> None:
+        self._open.pop(handle, None)
+
+    def read(self, handle: int, ino: int, offset: int, plus: bool) -> Iterator[DirEntry]:
+        """Entries after `offset`; "." and ".." are the first two."""
+        directory = self._open.get(handle)
+        if directory is None:  # opened before this worker took over
+            directory = self._open[handle] = DirectoryHandle(ino)
+        if offset == 0:
+            directory.rewind()
+            yield DirEntry(b".", ino, stat.S_IFDIR, 1)
+        if offset <= 1:
+            parent = self._volume.inode(ino).parent or ino
+            yield DirEntry(b"..", parent, stat.S_IFDIR, 2)
+        yield from self._names(directory, max(0, offset - 2), plus)
+
+    def _names(self, directory: DirectoryHandle, position: int, plus: bool) -> Iterator[DirEntry]:
+        def fetch(after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
+            return self._volume.children(directory.ino, after, limit)
+
+        while entries := directory.at(position, fetch)[:PLUS_BATCH]:
+            nodes = dict(self._volume.child_inodes(entries)) if plus else {}
+            for name, found in entries:
+                position += 1
+                inode = nodes.get(name)
+                if plus and inode is None:
+                    continue  # removed meanwhile
+                entry = self._entry_of(inode) if inode is not None else None
+                yield DirEntry(name, found.ino, found.kind, position + 2, entry)

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from pipefs import namespace
 from pipefs.conflicts import Effects
+from pipefs.errors import NoSpace, PipefsError
 from pipefs.keys import MAX_NAME_BYTES
-from pipefs.records import NO_MODE, Inode, NameEntry
+from pipefs.records import NO_MODE, Inode
 from pipefs.volume import Volume
-from pipefsd.directories import DirectoryHandle
+from pipefsd.directories import Directories
 from pipefsd.extended import ExtendedAttributes
-from pipefsd.nodes import ROOT_NODE, epoch_of, ino_of, node_id
+from pipefsd.nodes import epoch_of, ino_of, node_id
+from pipefsd.notices import Notices
 from pipefsd.ownership import Ownership
 from pipefsd.transports.base import (
     Attr,
@@ -38,12 +41,10 @@ from pipefsd.transports.base import (
     WouldBlock,
 )
 
+log = logging.getLogger(__name__)
+
 CACHE_S = 3600.0
 """How long the kernel keeps names and attributes unless told otherwise."""
-
-NOTICE_DELAY_S = 0.02
-"""Answers that were computed before a remote change are in the kernel after this, so the notice
-comes after them; once more a second later, for an answer that a busy machine held up."""
 
 
 def unsupported() -> OSError:
@@ -71,21 +72,21 @@ class Filesystem:
         self._read_only = read_only
         self._inherited = same_mount
         self._handles = itertools.count(time.time_ns() // 1000)
-        self._directories: dict[int, DirectoryHandle] = {}
+        self._directories = Directories(volume, self._entry)
         self._opens: dict[int, int] = {}
         self._opens_lock = threading.Lock()
-        self._notifier: Notifier | None = None
+        self._notices: Notices | None = None
         self.xattrs = ExtendedAttributes(volume)
         self.features = Features("")
         self.requests = 0
         """Served so far of those that make work; only the dispatcher counts, so about."""
 
     def start(self, notifier: Notifier, features: Features) -> None:
-        self._notifier = notifier
+        self._notices = Notices(self._volume, notifier)
         self.features = features
 
     def stop(self) -> None:
-        self._notifier = None
+        self._notices = None
 
     # --- attributes and entries ---------------------------------------------------------------
 
@@ -279,20 +280,32 @@ class Filesystem:
 
     def read(self, caller: Caller, node: int, fh: int, offset: int, size: int) -> ReadReply:
         self.requests += 1
-        buffers, release = self._volume.read(
-            ino_of(node),
-            epoch_of(node),
-            offset,
-            size,
-            stream=fh,
-            wait=caller.may_block,
-            interrupted=caller.interrupted,
-        )
+        try:
+            buffers, release = self._volume.read(
+                ino_of(node),
+                epoch_of(node),
+                offset,
+                size,
+                stream=fh,
+                wait=caller.may_block,
+                interrupted=caller.interrupted,
+            )
+        except PipefsError as e:
+            raise self._unreadable(node, e) from e
         return ReadReply(buffers, release)
+
+    def _unreadable(self, node: int, error: PipefsError) -> OSError:
+        """The store's trouble is EIO to programs; the log says what it was."""
+        log.error("%s: %s", self._volume.path_of(ino_of(node)), error)
+        code = errno.ENOSPC if isinstance(error, NoSpace) else errno.EIO
+        return OSError(code, os.strerror(code))
 
     def write(self, caller: Caller, node: int, fh: int, offset: int, data: memoryview) -> int:
         self.requests += 1
-        return self._volume.write(ino_of(node), offset, data, wait=caller.may_block)
+        try:
+            return self._volume.write(ino_of(node), offset, data, wait=caller.may_block)
+        except PipefsError as e:
+            raise self._unreadable(node, e) from e
 
     def flush(self, caller: Caller, node: int, fh: int) -> None:
         """close(2): every write is in the staging file already. ENOSYS: the kernel need not ask
@@ -321,42 +334,16 @@ class Filesystem:
 
     def opendir(self, caller: Caller, node: int, flags: int) -> Opened:
         handle = next(self._handles)
-        self._directories[handle] = DirectoryHandle(ino_of(node))
+        self._directories.open(handle, ino_of(node))
         return Opened(handle)
 
     def readdir(
         self, caller: Caller, node: int, fh: int, offset: int, plus: bool
     ) -> Iterable[DirEntry]:
-        directory = self._directories.get(fh)
-        if directory is None:  # opened before this worker took over
-            directory = self._directories[fh] = DirectoryHandle(ino_of(node))
-        return self._listing(directory, offset, plus)
-
-    def _listing(self, directory: DirectoryHandle, offset: int, plus: bool) -> Iterator[DirEntry]:
-        ino = directory.ino
-        if offset == 0:
-            directory.rewind()
-            yield DirEntry(b".", ino, stat.S_IFDIR, 1)
-        if offset <= 1:
-            parent = self._volume.inode(ino).parent or ino
-            yield DirEntry(b"..", parent, stat.S_IFDIR, 2)
-        position = max(0, offset - 2)
-
-        def fetch(after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
-            return self._volume.children(ino, after, limit)
-
-        while entries := directory.at(position, fetch)[:64]:
-            nodes = dict(self._volume.child_inodes(entries)) if plus else {}
-            for name, found in entries:
-                position += 1
-                inode = nodes.get(name)
-                if plus and inode is None:
-                    continue  # removed meanwhile
-                entry = self._entry(inode) if inode is not None else None
-                yield DirEntry(name, found.ino, found.kind, position + 2, entry)
+        return self._directories.read(fh, ino_of(node), offset, plus)
 
     def releasedir(self, caller: Caller, node: int, fh: int) -> None:
-        self._directories.pop(fh, None)
+        self._directories.close(fh)
 
     def fsyncdir(self, caller: Caller, node: int, fh: int, datasync: bool) -> None:
         self.fsync(caller, node, fh, datasync)
@@ -414,35 +401,7 @@ class Filesystem:
     def syncfs(self, caller: Caller) -> None:
         self._volume.db.sync()
 
-    # --- changes from elsewhere ---------------------------------------------------------------
-
     def apply_effects(self, effects: Effects) -> None:
-        """Tell the kernel what other machines changed. Call after the tree has it, never from a
-        thread that answers requests; waits for `NOTICE_DELAY_S`."""
-        if not effects.entries and not effects.attributes:
-            return
-        time.sleep(NOTICE_DELAY_S)
-        self._notify(effects)
-        timer = threading.Timer(1.0, self._notify, [effects])
-        timer.daemon = True
-        timer.start()
-
-    def _notify(self, effects: Effects) -> None:
-        notifier = self._notifier
-        if notifier is None:
-            return
-        for ino in effects.attributes:
-            notifier.inval_inode(ROOT_NODE if ino == 1 else self._live_node(ino), -1, 0)
-        directories = set()
-        for parent, name in effects.entries:
-            directories.add(parent)
-            notifier.inval_entry(node_id(parent), name)
-        for parent in directories:
-            notifier.inval_inode(node_id(parent), -1, 0)
-
-    def _live_node(self, ino: int) -> int:
-        try:
-            node = self._volume.inode(ino)
-        except OSError:
-            return node_id(ino)
-        return node_id(ino, 0 if node.is_dir else node.epoch)
+        """Tell the kernel what other machines changed (see `notices`)."""
+        if self._notices is not None:
+            self._notices.tell(effects)

@@ -6,18 +6,19 @@ import os
 
 from pipefs.cache.cachestats import CacheStats
 from pipefs.commits import Position
+from pipefs.pending import Pending
 from pipefs.protocol import ConflictItem, MountStatus
 from pipefs.records import Conflict
 from pipefs.stores.base import Capabilities
 from pipefs.units import utc_text
-from pipefs.volume import Outbox, Volume
+from pipefs.volume import Volume
 from pipefsd.syncer import Health
 
 
 def status(
     name: str,
     volume: Volume,
-    outbox: Outbox,
+    outbox: Pending,
     *,
     sending: tuple[int, int],
     cache: CacheStats,

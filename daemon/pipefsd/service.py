@@ -53,6 +53,9 @@ from pipefsd.watcher import Watcher
 log = logging.getLogger(__name__)
 
 FETCHERS = 16
+OFFLINE_AFTER_S = 5.0
+"""How long a mount of a known pipe waits for its store."""
+
 KEEPER_S = 1.0
 CHECKPOINT_BYTES = 4 << 20
 """Of journal: a checkpoint holds the state's lock, and a small one holds it for milliseconds."""
@@ -96,7 +99,11 @@ class PipeService:
         self._build()
         try:
             self._volume.recover(same_mount=same_mount)
-            self._first_look()
+            if same_mount:
+                # Programs wait for this worker: no request to the store before it serves.
+                self._recall_capabilities()
+            else:
+                self._first_look()
         except BaseException:
             self._volume.close()
             self._cache.close()
@@ -186,14 +193,18 @@ class PipeService:
             return StateDB(path, tree.TABLES, checkpoint_bytes=CHECKPOINT_BYTES)
 
     def _first_look(self) -> None:
-        """Capabilities, and the tree: from the bucket if it is not known yet."""
+        """Capabilities, and the tree: from the bucket if it is not known yet.
+
+        A pipe that is known here waits only a moment for its store, and starts offline.
+        """
         known = not self._follower.must_relist()
         try:
-            self._capabilities = self._store.probe()
-            self._warn_of_capabilities()
             if known:
+                self._probe_in_a_moment()
                 self._follower.check_log()
                 self._follower.follow()
+            else:
+                self._capabilities = self._store.probe()
             if self._follower.must_relist():
                 self._follower.reconcile()
         except (StoreUnavailable, TimedOut) as e:
@@ -203,8 +214,16 @@ class PipeService:
             self._health.report(e)
             self._warnings.append(f"OFFLINE: {e}. Cached files can be read; changes wait here.")
             return
+        self._warn_of_capabilities()
         with self._db.update() as t:
             tree.set_fact(t, "capabilities", msgspec.json.encode(self._capabilities))
+
+    def _probe_in_a_moment(self) -> None:
+        store = self._pipe.open_store(patience_s=OFFLINE_AFTER_S)
+        try:
+            self._capabilities = store.probe()
+        finally:
+            store.close()
 
     def _recall_capabilities(self) -> None:
         with self._db.view() as v:
