@@ -216,7 +216,7 @@ def side_tables(v: View) -> Iterator[Problem]:
 
 
 def keys_are_found(v: View) -> Iterator[Problem]:
-    """A base file whose key is not its path is in `bykey`; a live file whose object is not at its
+    """An object; a live file whose object is not at its
     path's key, and has no new bytes, waits for a copy (itself or a directory above it)."""
     for k, raw in v.scan("gone"):
         if k != key_id(decode_content(raw).key):
@@ -229,10 +229,6 @@ def keys_are_found(v: View) -> Iterator[Problem]:
         found = v.get("bykey", key_id(node.content.key))
         if found is None:
             yield Problem("key-not-indexed", tree.path_text(names), node.content.key)
-    for k, raw in v.scan("bykey"):
-        indexed = tree.base_inode(v, _ino(raw))
-        if indexed is None or indexed.content is None or key_id(indexed.content.key) != k:
-            yield Problem("idle-key", _where(v, _ino(raw)), f"inode {_ino(raw)}")
     for _, raw in v.scan("oinodes"):
         node = decode_inode(raw)
         if node.content is None or node.dirty & Dirty.CONTENT or not node.parent:

@@ -15,7 +15,7 @@ from pipefs import tree
 from pipefs.commits import Commit
 from pipefs.db import Txn
 from pipefs.keys import MAX_NAME_BYTES, component_of
-from pipefs.records import Conflict, Content, Dirty, Inode, encode, ino_key, name_key
+from pipefs.records import Conflict, Content, Dirty, Inode, encode, ino_key, key_id, name_key
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,9 @@ class Aside:
         self._t.delete("onames", name_key(parent, name))
         if mine.is_file and mine.dirty & Dirty.CONTENT:
             mine.content = None
+        if mine.content is not None and not tree.base_inode(self._t, mine.ino):
+            # Others may find the object before they hear of it from us.
+            self._t.put("bykey", key_id(mine.content.key), ino_key(mine.ino))
         self._move(mine, parent, name)
 
     def theirs(self, node: Inode, parent: int, name: bytes) -> None:

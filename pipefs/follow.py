@@ -220,7 +220,10 @@ class Follower:
             names = tree.base_names_to(v, node.ino) if node is not None else None
             if names is None or node is None or node.content is None or node.content.key != key:
                 names = self._free_names(v, key)
-            return change_of(found, key_of(names))
+            change = change_of(found, key_of(names))
+            if node is not None and node.content is not None and node.content.key == key:
+                change.replaces = node.content.version_id or node.content.etag
+            return change
 
     @staticmethod
     def _free_names(v: View, key: str) -> list[bytes]:

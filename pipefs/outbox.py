@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pipefs import tree
 from pipefs.commits import MAX_CHANGES, Change
 from pipefs.db import Txn, View
-from pipefs.keys import component_of
+from pipefs.keys import component_of, is_natural
 from pipefs.records import (
     NO_MODE,
     Dirty,
@@ -49,18 +49,35 @@ class Batch:
 
 def collect(v: View, limit: int = MAX_CHANGES) -> Batch:
     """At most about `limit` changes that may be announced now, parents first."""
-    batch = Batch()
-    moved: set[int] = set()
-    planned: set[int] = set()
     nodes = []
     for k, _ in v.scan("ready", limit=2 * limit):
         node = tree.overlay_inode(v, int.from_bytes(k, "big"))
         if node is not None and (node.parent or node.ino == ROOT_INO):
             nodes.append(node)
-    for node, names in _parents_first(v, nodes):
+    blocked: set[int] = set()
+    while True:
+        batch, moved = _plan(v, _parents_first(v, nodes), blocked, limit)
+        removals = _Removals(v, moved)
+        more = {n.ino for n in batch.nodes if not removals.makes_way(n)}
+        if not more:
+            break
+        blocked |= more
+    if len(batch.changes) < limit:
+        removals.add_to(batch)
+    return batch
+
+
+def _plan(
+    v: View, nodes: list[tuple[Inode, list[bytes]]], blocked: set[int], limit: int
+) -> tuple[Batch, set[int]]:
+    """What these inodes announce, and which of them move."""
+    batch = Batch()
+    moved: set[int] = set()
+    planned: set[int] = set()
+    for node, names in nodes:
         if len(batch.changes) >= limit:
             break
-        if not _parent_announced(v, node, planned):
+        if node.ino in blocked or not _parent_announced(v, node, planned):
             continue
         changes = _changes_for(v, node, names)
         if changes is None:
@@ -73,9 +90,7 @@ def collect(v: View, limit: int = MAX_CHANGES) -> Batch:
         planned.add(node.ino)
         if any(c.op == "move" for c in changes):
             moved.add(node.ino)
-    if len(batch.changes) < limit:
-        _collect_removed(v, batch, moved)
-    return batch
+    return batch, moved
 
 
 def _parents_first(v: View, nodes: list[Inode]) -> list[tuple[Inode, list[bytes]]]:
@@ -172,45 +187,61 @@ def _attr(node: Inode, path: str) -> Change:
     return change
 
 
-def _collect_removed(v: View, batch: Batch, moved: set[int]) -> None:
-    """Add the tombstones whose deletion has landed; a directory's once all its names go."""
-    known: dict[tuple[int, bytes], bool] = {}
+class _Removals:
+    """Base names that are gone for everybody once a batch lands. `moved`: inodes it moves."""
 
-    def goes(parent: int, name: bytes) -> bool:
-        """Whether this base name is gone for everybody once this batch lands."""
+    def __init__(self, v: View, moved: set[int]) -> None:
+        self._v = v
+        self._moved = moved
+        self._known: dict[tuple[int, bytes], bool] = {}
+
+    def add_to(self, batch: Batch) -> None:
+        """Add the tombstones whose deletion has landed; a directory's once all its names go."""
+        for k, raw in self._v.scan("onames"):
+            entry = decode_name(raw)
+            parent, name = int.from_bytes(k[:8], "big"), k[8:]
+            base = tree.base_name(self._v, parent, name)
+            if base is None or base.ino in self._moved or entry.ino == base.ino:
+                continue
+            if (entry.ino == 0 or stat.S_ISDIR(base.kind)) and self._goes(parent, name):
+                names = tree.base_names_to(self._v, parent)
+                if names is not None:
+                    batch.changes.append(Change(op="delete", path=tree.path_text([*names, name])))
+                    batch.removed.append((parent, name))
+
+    def makes_way(self, node: Inode) -> bool:
+        """Whether the base has room at the name of an inode that the batch announces: what was
+        there moves in the same batch or is gone. A file that was removed may be replaced."""
+        base = tree.base_name(self._v, node.parent, node.name)
+        if base is None or base.ino == node.ino or base.ino in self._moved:
+            return True
+        live = tree.inode(self._v, base.ino)
+        if live is not None and live.parent:
+            return False
+        return not stat.S_ISDIR(base.kind) or self._goes(node.parent, node.name)
+
+    def _goes(self, parent: int, name: bytes) -> bool:
         place = (parent, name)
-        if place not in known:
-            known[place] = False
-            base = tree.base_name(v, parent, name)
+        if place not in self._known:
+            self._known[place] = False
+            base = tree.base_name(self._v, parent, name)
             assert base is not None
-            known[place] = base.ino in moved or deletable(parent, name, base)
-        return known[place]
+            self._known[place] = base.ino in self._moved or self._deletable(parent, name, base)
+        return self._known[place]
 
-    def deletable(parent: int, name: bytes, base: NameEntry) -> bool:
-        over = tree.overlay_name(v, parent, name)
-        if over is None or (over.ino == base.ino):
+    def _deletable(self, parent: int, name: bytes, base: NameEntry) -> bool:
+        over = tree.overlay_name(self._v, parent, name)
+        if over is None or over.ino == base.ino:
             return False
-        if over.ino == 0 and over.key and v.has("gone", key_id(over.key)):
+        if over.ino == 0 and over.key and self._v.has("gone", key_id(over.key)):
             return False
-        live = tree.overlay_inode(v, base.ino)
+        live = tree.overlay_inode(self._v, base.ino)
         if live is not None and live.parent:
             return False  # it lives on under another name, whose move is not in this batch
         if not stat.S_ISDIR(base.kind):
             # A name taken over by a new file is announced by that file's `put`.
             return over.ino == 0
-        return all(goes(base.ino, n) for n, _ in tree.base_children(v, base.ino))
-
-    for k, raw in v.scan("onames"):
-        entry = decode_name(raw)
-        parent, name = int.from_bytes(k[:8], "big"), k[8:]
-        base = tree.base_name(v, parent, name)
-        if base is None or base.ino in moved or entry.ino == base.ino:
-            continue
-        if (entry.ino == 0 or stat.S_ISDIR(base.kind)) and goes(parent, name):
-            names = tree.base_names_to(v, parent)
-            if names is not None:
-                batch.changes.append(Change(op="delete", path=tree.path_text([*names, name])))
-                batch.removed.append((parent, name))
+        return all(self._goes(base.ino, n) for n, _ in tree.base_children(self._v, base.ino))
 
 
 # --- after the commit -------------------------------------------------------------------------
@@ -272,6 +303,11 @@ def _land_node(t: Txn, node: Inode, number: int) -> None:
         current.dirty &= ~Dirty.ANNOUNCE
         t.put("oinodes", ino_key(node.ino), encode(current))
         tree.settle(t, current)
+    if here and live is not None and live.content is not None:
+        names = tree.names_to(t, node.ino)
+        if names and not is_natural(live.content.key, names):
+            # A directory above it was renamed by somebody else while its object was on its way.
+            t.put("relocate", ino_key(node.ino), b"0")
 
 
 def _land_root(t: Txn, node: Inode) -> None:

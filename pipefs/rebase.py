@@ -22,6 +22,7 @@ from pipefs.commits import Change, Commit
 from pipefs.conflicts import Aside, Effects
 from pipefs.db import Txn, View
 from pipefs.keys import names_of
+from pipefs.namespace import want_gone
 from pipefs.records import (
     Content,
     Dirty,
@@ -157,7 +158,12 @@ class Rebase:
         tree.base_drop(self.t, parent, name, self.commit.number)
         if keep and node is not None:
             # Changed or renamed here, deleted there: what exists stays, as a new file.
-            if node.dirty & Dirty.CONTENT and node.content is not None:
+            known = base.content if base is not None else None
+            if (
+                node.dirty & Dirty.CONTENT
+                and known is not None
+                and known.same_version(node.content)
+            ):
                 node.content = None
             node.dirty |= Dirty.ANNOUNCE
             tree.put_inode(self.t, node)
@@ -225,6 +231,7 @@ class Rebase:
         parent = self._directory(names[:-1])
         if change.op == "put":
             self._attach_file(change, parent, names[-1])
+            self._follow_name(parent, names[-1], change)
         else:
             self._attach_other(change, parent, names[-1])
         self._revive(parent)
@@ -234,6 +241,8 @@ class Rebase:
             return  # not known here: a listing will find what there is
         names = names_of(change.path)
         parent, name = self._directory(names[:-1]), names[-1]
+        if tree.base_name(self.t, parent, name) is not None:
+            self._delete(parent, name)  # renamed over what was there
         self._clear_way(parent, name, node)
         live = tree.overlay_inode(self.t, node.ino)
         tree.base_put(self.t, parent, name, node, self.commit.number)
@@ -276,8 +285,6 @@ class Rebase:
     def _attach_file(self, change: Change, parent: int, name: bytes) -> None:
         node = inode_of(change, self.commit.time)
         content = self._settle_version(change)
-        if content is None:
-            return
         node.content, node.size = content, content.size
         entry = tree.base_name(self.t, parent, name)
         if entry is not None and stat.S_ISREG(entry.kind):
@@ -285,18 +292,41 @@ class Rebase:
             return
         if entry is not None:
             self._delete(parent, name)
+        uploaded = self._uploaded_here(content)
+        if uploaded:
+            node.ino = uploaded
+            tree.base_put(self.t, parent, name, node, self.commit.number)
+            tree.clear_name(self.t, parent, name)
+            return
         node.ino = self._clear_way(parent, name, node) or self.inos.take(self.t)
         tree.base_put(self.t, parent, name, node, self.commit.number)
         self._settle_name(parent, name, node)
 
-    def _settle_version(self, change: Change) -> Content | None:
+    def _follow_name(self, parent: int, name: bytes, change: Change) -> None:
+        """Theirs landed below a directory that is renamed here: its object is to follow."""
+        entry = tree.base_name(self.t, parent, name)
+        live = tree.names_to(self.t, entry.ino) if entry is not None else None
+        if entry is None or not live or tree.path_text(live) == change.path:
+            return
+        self.t.put("relocate", ino_key(entry.ino), b"0")
+
+    def _uploaded_here(self, content: Content) -> int:
+        """Our own upload that moved aside before it was announced, and that somebody else found
+        in a listing meanwhile: the same file, renamed here. 0: not that."""
+        raw = self.t.get("bykey", key_id(content.key))
+        mine = tree.overlay_inode(self.t, int.from_bytes(raw, "big")) if raw else None
+        if mine is None or not mine.parent or self.t.has("inodes", ino_key(mine.ino)):
+            return 0
+        return mine.ino if content.same_version(mine.content) else 0
+
+    def _settle_version(self, change: Change) -> Content:
         """The version that counts: the announced one, or what the store says is current."""
         content = content_of(change)
         if content.key not in self.current:
             return content
         found = self.current[content.key]
         if found is None:
-            return None  # deleted since: its own commit or a listing will say so
+            return content  # deleted or renamed since: its own commit or a listing will say so
         if (found.version_id, found.etag) == (content.version_id, content.etag):
             return content
         return Content(found.key, found.version_id, found.etag, found.size)
@@ -307,14 +337,19 @@ class Rebase:
         old = tree.base_inode(self.t, ino)
         assert old is not None and old.content is not None and node.content is not None
         node.ino, node.epoch = ino, old.epoch
+        if change.replaces != (old.content.version_id or old.content.etag):
+            change.same = False  # a copy of something else than what we know
         mine = tree.overlay_inode(self.t, ino)
         if old.content.same_version(node.content):
             tree.base_put(self.t, parent, name, node, self.commit.number)
             self._refresh_clean(mine, node, old)
             return
+        if mine is not None and not mine.parent:
+            self._replace_removed(node, old, parent, name, change)
+            return
         known_here = mine is not None and node.content.same_version(mine.content)
         if mine is not None and mine.dirty & Dirty.CONTENT and not known_here and not change.same:
-            self._split(mine, node, parent, name)
+            self._split(mine, node, old, parent, name)
             return
         if change.same:
             self.effects.same_bytes.append((old.content, node.content))
@@ -323,21 +358,40 @@ class Rebase:
         taken_over = tree.overlay_name(self.t, parent, name)
         tree.base_put(self.t, parent, name, node, self.commit.number)
         self._refresh_clean(mine, node, old)
-        if taken_over is not None and taken_over.ino not in (0, ino) and not change.same:
-            self.aside.ours(tree.need(self.t, taken_over.ino), parent, name)
-        elif taken_over is not None and taken_over.ino == 0 and not change.same:
-            self._undelete(parent, name, ino, taken_over.key)
+        if taken_over is not None and taken_over.ino == 0 and not change.same:
+            # Renamed here, changed there: the rename holds, for the new content too.
+            self._cancel_deletion(taken_over.key)
+            tree.clear_name(self.t, parent, name)
         self.effects.entries.add((parent, name))
 
-    def _undelete(self, parent: int, name: bytes, ino: int, key: str) -> None:
-        """Deleted or renamed here, changed there: the change stays under its name."""
-        self.t.delete("onames", name_key(parent, name))
+    def _replace_removed(
+        self, node: Inode, old: Inode, parent: int, name: bytes, change: Change
+    ) -> None:
+        """Removed or replaced here, changed there: the change stays, and so does what of ours
+        has the name now. A mere copy to another key is no change: the removal holds for it."""
+        assert node.content is not None
+        over = tree.overlay_name(self.t, parent, name)
+        if change.same:
+            tree.base_put(self.t, parent, name, node, self.commit.number)
+            want_gone(self.t, node.content)
+            if over is not None and over.ino == 0:
+                tree.clear_name(self.t, parent, name, node.content.key)
+            return
+        # Handles of ours may still read or write the removed file: its number stays theirs.
+        node.ino, node.epoch = self.inos.take(self.t), 0
+        tree.base_drop(self.t, parent, name, self.commit.number)
+        tree.base_put(self.t, parent, name, node, self.commit.number)
+        if over is not None and over.ino:
+            self.aside.ours(tree.need(self.t, over.ino), parent, name)
+        elif over is not None:
+            self.t.delete("onames", name_key(parent, name))
+        if old.content is not None:
+            self._cancel_deletion(old.content.key)
+        self.effects.entries.add((parent, name))
+
+    def _cancel_deletion(self, key: str) -> None:
         if key:
             self.t.delete("gone", key_id(key))
-        moved = tree.overlay_inode(self.t, ino)
-        if moved is not None and moved.parent and (moved.parent, moved.name) != (parent, name):
-            # Renamed here: the rename holds, for the new content too.
-            tree.clear_name(self.t, parent, name)
 
     def _refresh_clean(self, mine: Inode | None, node: Inode, old: Inode) -> None:
         """Carry a new base version into a local inode that only changed names or attributes."""
@@ -351,9 +405,15 @@ class Rebase:
             tree.put_inode(self.t, mine)
             return
         if not mine.dirty & Dirty.CONTENT:
-            mine.size, mine.mtime_ns = node.size, node.mtime_ns
+            mine.size = node.size
+        carry_over(mine, old, node)
+        new_key = node.content.key if node.content is not None else ""
+        if mine.content is not None and mine.content.key != new_key:
+            want_gone(self.t, mine.content)  # a copy of what was there before
         mine.content, mine.epoch = node.content, node.epoch
         tree.put_inode(self.t, mine)
+        if not same_place:
+            self.t.put("relocate", ino_key(mine.ino), b"0")
 
     def _new_epoch(self, old: Inode, node: Inode) -> None:
         """Other bytes in this inode's place: open handles go on reading the old version."""
@@ -361,12 +421,25 @@ class Rebase:
         self.t.put("epochs", ino_key(old.ino) + old.epoch.to_bytes(4, "big"), encode(old.content))
         node.epoch = old.epoch + 1
 
-    def _split(self, mine: Inode, node: Inode, parent: int, name: bytes) -> None:
+    def _split(self, mine: Inode, node: Inode, old: Inode, parent: int, name: bytes) -> None:
         """Changed here and there: theirs keeps the name, ours moves beside it as a new file."""
         node.ino, node.epoch = self.inos.take(self.t), 0
+        over = tree.overlay_name(self.t, parent, name)
         tree.base_drop(self.t, parent, name, self.commit.number)
         tree.base_put(self.t, parent, name, node, self.commit.number)
-        self.aside.ours(mine, parent, name)
+        if (mine.parent, mine.name) == (parent, name):
+            self.aside.ours(mine, parent, name)
+            return
+        # Renamed here as well: it stays where it is, and what has its old name makes room.
+        if mine.content is not None and mine.content.same_version(old.content):
+            mine.content = None
+        mine.dirty |= Dirty.ANNOUNCE
+        tree.put_inode(self.t, mine)
+        if over is not None and over.ino:
+            self.aside.ours(tree.need(self.t, over.ino), parent, name)
+        else:
+            self.t.delete("onames", name_key(parent, name))
+        self.effects.entries.add((parent, name))
 
     def _clear_way(self, parent: int, name: bytes, node: Inode) -> int | None:
         """Make room at a name the base is about to get; a local inode that is the same thing
@@ -406,21 +479,14 @@ class Rebase:
             node = tree.base_inode(self.t, parent)
             if node is None:
                 return
-            over = tree.overlay_name(self.t, node.parent, node.name)
             live = tree.overlay_inode(self.t, parent)
-            elsewhere = (
-                live is not None
-                and live.parent
-                and (live.parent, live.name)
-                != (
-                    node.parent,
-                    node.name,
-                )
-            )
-            if over is not None and over.ino == 0 and not elsewhere:
-                self.t.delete("onames", name_key(node.parent, node.name))
-                tree.drop_overlay_inode(self.t, parent)
-                self.t.delete("orphans", ino_key(parent))
+            if live is not None and not live.parent:
+                over = tree.overlay_name(self.t, node.parent, node.name)
+                self._drop_ours(parent)
+                if over is not None and over.ino:
+                    self.aside.ours(tree.need(self.t, over.ino), node.parent, node.name)
+                else:
+                    self.t.delete("onames", name_key(node.parent, node.name))
                 self.effects.entries.add((node.parent, node.name))
             parent = node.parent
 

@@ -226,7 +226,7 @@ class Transfers:
         other = tree.inode(v, int.from_bytes(raw, "big")) if raw is not None else None
         if other is None or not other.parent or other.content is None:
             return None
-        return other if other.content.key == content.key else None
+        return other if other.content.same_version(content) else None
 
     def _is_waiting(self, ino: int) -> bool:
         with self._db.view() as v:

@@ -51,6 +51,7 @@ TABLES = (
     "epochs",  # ino, epoch → Content              versions that open handles may still read
     "conflicts",  # ino → Conflict
     "markers",  # ino → since, ns                  empty directories that want a marker object
+    "replies",  # slot → Reply: what was answered last, for requests that come again
     "bykey",  # key_id → ino                          base files whose key is not their path
 )
 
@@ -290,8 +291,11 @@ def base_put(t: Txn, parent: int, name: bytes, node: Inode, commit: int) -> None
     _remember(t, parent, name, commit)
     node = _as_base(node, parent, name)
     t.put("names", name_key(parent, name), encode(NameEntry(node.ino, node.kind, commit)))
-    _index_key(t, node, parent, name)
+    old = base_inode(t, node.ino)
+    _index_key(t, node, old, base_names_to(t, parent))
     t.put("inodes", ino_key(node.ino), encode(node))
+    if node.is_dir and old is not None and (old.parent, old.name) != (parent, name):
+        _index_below(t, node.ino)
 
 
 def base_drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool = False) -> None:
@@ -319,16 +323,31 @@ def _as_base(node: Inode, parent: int, name: bytes) -> Inode:
     return copy
 
 
-def _index_key(t: Txn, node: Inode, parent: int, name: bytes) -> None:
+def _index_key(t: Txn, node: Inode, old: Inode | None, above: list[bytes] | None) -> None:
     """Keep `bykey` true: keys that are not their file's path, so a listing can find the file."""
-    old = base_inode(t, node.ino)
     if old is not None:
         _unindex_key(t, old)
     if node.content is None:
         return
-    names = base_names_to(t, parent)
-    if names is None or "/".join(map(component_of, [*names, name])) != node.content.key:
-        t.put("bykey", key_id(node.content.key), ino_key(node.ino))
+    if above is None or "/".join(map(component_of, [*above, node.name])) != node.content.key:
+        k = key_id(node.content.key)
+        other = base_inode(t, ino_of(t.get("bykey", k) or ino_key(0)))
+        if other is None or other.content is None or other.content.key != node.content.key:
+            t.put("bykey", k, ino_key(node.ino))
+
+
+def _index_below(t: Txn, directory: int) -> None:
+    """A directory of the base moved: the keys of all files below it are no longer their paths."""
+    todo = [directory]
+    while todo:
+        at = todo.pop()
+        above = base_names_to(t, at)
+        for _, entry in list(base_children(t, at)):
+            node = base_inode(t, entry.ino)
+            if node is not None and node.is_dir:
+                todo.append(node.ino)
+            elif node is not None:
+                _index_key(t, node, node, above)
 
 
 def _unindex_key(t: Txn, node: Inode) -> None:
