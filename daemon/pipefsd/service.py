@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 FETCHERS = 16
 OFFLINE_AFTER_S = 5.0
 """How long a mount of a known pipe waits for its store."""
+PATIENCE_S = 15.0
+"""How long one of an unknown pipe does: less than the supervisor gives a worker to start."""
 
 KEEPER_S = 1.0
 CHECKPOINT_BYTES = 4 << 20
@@ -199,12 +201,10 @@ class PipeService:
         """
         known = not self._follower.must_relist()
         try:
+            self._probe(OFFLINE_AFTER_S if known else PATIENCE_S)
             if known:
-                self._probe_in_a_moment()
                 self._follower.check_log()
                 self._follower.follow()
-            else:
-                self._capabilities = self._store.probe()
             if self._follower.must_relist():
                 self._follower.reconcile()
         except (StoreUnavailable, TimedOut) as e:
@@ -218,8 +218,8 @@ class PipeService:
         with self._db.update() as t:
             tree.set_fact(t, "capabilities", msgspec.json.encode(self._capabilities))
 
-    def _probe_in_a_moment(self) -> None:
-        store = self._pipe.open_store(patience_s=OFFLINE_AFTER_S)
+    def _probe(self, patience_s: float) -> None:
+        store = self._pipe.open_store(patience_s=patience_s)
         try:
             self._capabilities = store.probe()
         finally:

@@ -259,7 +259,6 @@ class Uploader:
         again = False
         try:
             landed = job()
-            self._on_trouble(None)
             with self._wake:
                 self._pauses.pop(name, None)
                 self._not_before.pop(name, None)
@@ -268,6 +267,8 @@ class Uploader:
                     self._not_before[name] = time.monotonic() + 0.3
             again = not landed
             if landed:
+                # Only then was the store asked at all.
+                self._on_trouble(None)
                 self._on_landed()
         except PreconditionFailed as e:
             again = self._lost(name, e)
