@@ -32,6 +32,7 @@ from pipefs.records import (
     decode_conflict,
     ino_key,
 )
+from pipefs.replies import Replies
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Store
 
@@ -64,6 +65,7 @@ class Volume:
         self.reader = reader
         self.inos = tree.InoSource()
         self.files = LocalFiles(db, staging, reader, clock=clock)
+        self.replies = Replies(db)
         self._prefix_bytes = prefix_bytes
         self._clock = clock
         with db.update() as t:
@@ -73,6 +75,7 @@ class Volume:
         """Take up the state that an earlier process left. `same_mount`: the kernel still has
         handles of it (a worker was replaced)."""
         self.files.recover(keep_writers=same_mount)
+        self.replies.recover(same_mount=same_mount)
         if same_mount:
             return
         with self.db.update() as t:
@@ -128,21 +131,35 @@ class Volume:
             found = [(name, tree.inode(v, entry.ino)) for name, entry in entries]
         return [(name, self._with_local(node)) for name, node in found if node is not None]
 
-    def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Inode:
-        return self._make(parent, name, namespace.new_inode(stat.S_IFDIR, mode, uid, gid))
+    def mkdir(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, unique: int = 0
+    ) -> Inode:
+        return self._make(parent, name, namespace.new_inode(stat.S_IFDIR, mode, uid, gid), unique)
 
-    def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
+    def symlink(
+        self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, unique: int = 0
+    ) -> Inode:
         node = namespace.new_inode(stat.S_IFLNK, 0o777, uid, gid)
         node.target, node.size = target, len(target)
-        return self._make(parent, name, node)
+        return self._make(parent, name, node, unique)
 
-    def _make(self, parent: int, name: bytes, node: Inode) -> Inode:
+    def _make(self, parent: int, name: bytes, node: Inode, unique: int) -> Inode:
         with self._changing() as t:
             namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
-            return namespace.make(t, self.inos, parent, name, node, self._clock())
+            namespace.make(t, self.inos, parent, name, node, self._clock())
+            self.replies.record(t, unique, node.ino)
+        return node
 
     def create(
-        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, handle: int
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        handle: int,
+        unique: int = 0,
     ) -> Inode:
         """Make an empty file, open for writing by `handle` (0: not open)."""
         node = namespace.new_inode(stat.S_IFREG, mode, uid, gid)
@@ -153,28 +170,35 @@ class Volume:
                 namespace.make(t, self.inos, parent, name, node, self._clock())
                 names = tree.names_to(t, node.ino) or [name]
                 self.files.created(t, node, tree.path_text(names), handle)
+                self.replies.record(t, unique, node.ino, handle)
         except BaseException:
             if node.ino:
                 self.files.discard(node.ino)
             raise
         return node
 
-    def unlink(self, parent: int, name: bytes) -> Inode:
+    def unlink(self, parent: int, name: bytes, *, unique: int = 0) -> Inode:
         """Remove a file; returns its inode, now an orphan (see `forget_orphan`)."""
         with self._changing() as t:
-            return namespace.unlink(t, parent, name, self._clock())
+            node = namespace.unlink(t, parent, name, self._clock())
+            self.replies.record(t, unique, node.ino)
+        return node
 
-    def rmdir(self, parent: int, name: bytes) -> Inode:
+    def rmdir(self, parent: int, name: bytes, *, unique: int = 0) -> Inode:
         with self._changing() as t:
-            return namespace.rmdir(t, parent, name, self._clock())
+            node = namespace.rmdir(t, parent, name, self._clock())
+            self.replies.record(t, unique, node.ino)
+        return node
 
     def rename(
-        self, parent: int, name: bytes, parent2: int, name2: bytes, flags: int
+        self, parent: int, name: bytes, parent2: int, name2: bytes, flags: int, *, unique: int = 0
     ) -> Inode | None:
         """rename(2); returns what was replaced, now an orphan."""
         with self._changing() as t:
             namespace.check_name(t, parent2, name2, prefix_bytes=self._prefix_bytes)
-            return namespace.rename(t, parent, name, parent2, name2, flags, self._clock())
+            replaced = namespace.rename(t, parent, name, parent2, name2, flags, self._clock())
+            self.replies.record(t, unique, replaced.ino if replaced is not None else 0)
+        return replaced
 
     def forget_orphan(self, ino: int) -> None:
         """Nobody has this nameless inode open any more: let its bytes go."""

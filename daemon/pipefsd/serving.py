@@ -1,0 +1,108 @@
+"""What all requests to a mounted pipe share: nodes and attributes, who may write, what is open."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+
+from pipefs.records import NO_MODE, Inode
+from pipefs.replies import Reply
+from pipefs.volume import Volume
+from pipefsd.nodes import ino_of, node_id
+from pipefsd.ownership import Ownership
+from pipefsd.transports.base import (
+    Attr,
+    Caller,
+    Entry,
+)
+
+CACHE_S = 3600.0
+"""How long the kernel keeps names and attributes unless told otherwise."""
+
+
+class Serving:
+    """Base of the request classes.
+
+    Args:
+        read_only: why writing is refused (for the log), or "" when it is allowed.
+        same_mount: an earlier worker served this mount; handles of it may be open.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        ownership: Ownership,
+        *,
+        read_only: Callable[[], str],
+        same_mount: bool = False,
+    ) -> None:
+        self._volume = volume
+        self._owner = ownership
+        self._read_only = read_only
+        self._inherited = same_mount
+        self._handles = itertools.count(time.time_ns() // 1000)
+        self._opens: dict[int, int] = {}
+        self._opens_lock = threading.Lock()
+        self.requests = 0
+        """Served so far of those that make work; only the dispatcher counts, so about."""
+
+    def _attr(self, node: Inode, epoch: int | None = None) -> Attr:
+        size = node.size
+        if epoch is not None and epoch != node.epoch:
+            size = self._volume.size_at(node.ino, epoch, size)
+        uid, gid = self._owner.shown(node.uid, node.gid)
+        mode = node.mode
+        if mode & NO_MODE:
+            mode = mode & ~NO_MODE & ~self._owner.umask
+        return Attr(
+            ino=node.ino,
+            mode=mode,
+            nlink=node.nlink,
+            uid=uid,
+            gid=gid,
+            size=size,
+            mtime_ns=node.mtime_ns,
+            ctime_ns=node.ctime_ns,
+            atime_ns=max(node.atime_ns, node.mtime_ns),
+            rdev=node.rdev,
+            blocks=-(-size // 512),
+        )
+
+    def _entry(self, node: Inode) -> Entry:
+        epoch = 0 if node.is_dir else node.epoch
+        return Entry(node_id(node.ino, epoch), self._attr(node), CACHE_S, CACHE_S)
+
+    def _inode(self, node: int) -> Inode:
+        return self._volume.inode(ino_of(node))
+
+    def _writable(self) -> None:
+        if self._read_only():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def _answered(self, caller: Caller) -> Reply | None:
+        """What an earlier worker did for this request, if it comes again."""
+        return self._volume.replies.earlier(caller.unique) if caller.resent else None
+
+    def _orphaned(self, node: Inode) -> None:
+        """A name went: without open handles the inode goes too."""
+        with self._opens_lock:
+            still_open = self._inherited or self._opens.get(node.ino, 0) > 0
+        if not still_open:
+            self._volume.forget_orphan(node.ino)
+
+    def _opened(self, ino: int) -> None:
+        with self._opens_lock:
+            self._opens[ino] = self._opens.get(ino, 0) + 1
+
+    def _ids_for_new(self, caller: Caller, parent: int, mode: int) -> tuple[int, int, int]:
+        """(uid, gid, mode) of something new: a set-gid directory hands down its group."""
+        directory = self._inode(parent)
+        if directory.mode & stat.S_ISGID:
+            _, shown = self._owner.shown(directory.uid, directory.gid)
+            return caller.uid, shown, mode
+        return caller.uid, caller.gid, mode
