@@ -231,6 +231,12 @@ class InoSource:
         self._next += 1
         return Ino(self._next - 1)
 
+    def skip_past(self, t: Txn, ino: int) -> None:
+        """Hand out only numbers above `ino` from now on."""
+        if number(t, "next_ino", 2) <= ino:
+            set_fact(t, "next_ino", b"%d" % (ino + 1))
+        self.undo()
+
     def undo(self) -> None:
         """Call when the update that took a number failed: its reservation is undone too."""
         self._next = self._limit = 0

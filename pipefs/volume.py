@@ -84,9 +84,13 @@ class Volume:
         for ino in orphans:
             self.forget_orphan(ino)
         known = set(self.files.inos())
-        for ino in list(self.files.staging.inos()):
-            if ino not in known:
-                self._rescue(ino)
+        unknown = [ino for ino in self.files.staging.inos() if ino not in known]
+        if unknown:
+            with self.db.update() as t:
+                # A number given out again would overwrite the next one's staging file.
+                self.inos.skip_past(t, max(unknown))
+        for ino in unknown:
+            self._rescue(ino)
 
     def _rescue(self, ino: int) -> None:
         """A staging file without a mark: put before its mark was recorded (nothing was answered),
