@@ -71,10 +71,11 @@ class Relocator:
 
     # --- copies after renames -----------------------------------------------------------------
 
-    def due(self, limit: int = 1000) -> list[int]:
+    def due(self, limit: int = 1000, *, force: bool = False) -> list[int]:
         """Inodes whose objects, or those below them, do not have their path's key yet and that
-        have been left alone for the quiet period."""
-        horizon = self._clock() - int(self._policy.quiet_period_s * 1e9)
+        have been left alone for the quiet period (or not, with `force`)."""
+        quiet = 0 if force else int(self._policy.quiet_period_s * 1e9)
+        horizon = self._clock() - quiet
         with self._db.view() as v:
             rows = v.scan("relocate", limit=limit)
             return [int.from_bytes(k, "big") for k, raw in rows if int(raw or b"0") <= horizon]

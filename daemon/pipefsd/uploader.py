@@ -145,7 +145,7 @@ class Uploader:
                 if audit:
                     self._audit(urgent)
                 self._submit_files(urgent)
-                more = self._submit_rest()
+                more = self._submit_rest(urgent)
             except PipefsError as e:  # the state database is full or broken: say so, go on
                 log.error("uploads cannot be planned: %s", e)
                 more = False
@@ -212,11 +212,11 @@ class Uploader:
             heapq.heappush(self._queue, item)
         return ready
 
-    def _submit_rest(self) -> bool:
+    def _submit_rest(self, urgent: bool) -> bool:
         """Renames' copies, deletions and markers; True while there is more to do at once."""
         up, copies, few = self._transfers, self._relocator, self._workers * 4
         jobs: list[tuple[object, Callable[[], bool]]] = [
-            *((("copy", i), partial(copies.relocate, i)) for i in copies.due(few)),
+            *((("copy", i), partial(copies.relocate, i)) for i in copies.due(few, force=urgent)),
             *((("delete", c.key), partial(up.delete, c)) for c in up.deletions(few)),
             *((("marker", i), partial(copies.mark_directory, i)) for i in copies.markers(few)),
         ]
