@@ -55,9 +55,6 @@ TABLES = (
     "bykey",  # key_id → ino                          base files whose key is not their path
 )
 
-_INO_STEP = 1024
-
-
 # --- reading ----------------------------------------------------------------------------------
 
 
@@ -213,35 +210,6 @@ def number(v: View, name: str, default: int = 0) -> int:
     return default if found is None else int(found)
 
 
-class InoSource:
-    """Hands out inode numbers; a block of them is reserved durably at a time.
-
-    Numbers are never used twice, also after a crash (a part of the block is then skipped).
-    """
-
-    def __init__(self) -> None:
-        self._next = 0
-        self._limit = 0
-
-    def take(self, t: Txn) -> Ino:
-        if self._next >= self._limit:
-            self._next = max(number(t, "next_ino", 2), self._limit)
-            self._limit = self._next + _INO_STEP
-            set_fact(t, "next_ino", b"%d" % self._limit)
-        self._next += 1
-        return Ino(self._next - 1)
-
-    def skip_past(self, t: Txn, ino: int) -> None:
-        """Hand out only numbers above `ino` from now on."""
-        if number(t, "next_ino", 2) <= ino:
-            set_fact(t, "next_ino", b"%d" % (ino + 1))
-        self.undo()
-
-    def undo(self) -> None:
-        """Call when the update that took a number failed: its reservation is undone too."""
-        self._next = self._limit = 0
-
-
 # --- changing the overlay ---------------------------------------------------------------------
 
 
@@ -250,7 +218,8 @@ def put_inode(t: Txn, node: Inode) -> None:
     node.generation += 1
     key = ino_key(node.ino)
     t.put("oinodes", key, encode(node))
-    if node.dirty & Dirty.ANNOUNCE and not (node.is_file and node.content is None):
+    named = node.parent or node.ino == ROOT_INO  # others hear nothing of an orphan
+    if named and node.dirty & Dirty.ANNOUNCE and not (node.is_file and node.content is None):
         t.put("ready", key, b"")
 
 
