@@ -34,6 +34,7 @@ from pipefs.commits import (
 from pipefs.conflicts import Effects
 from pipefs.db import StateDB, Txn, View
 from pipefs.errors import NotFound
+from pipefs.inodes import InoSource
 from pipefs.keys import key_of, names_of
 from pipefs.records import Inode, decode_content, decode_staging, ino_key, key_id
 from pipefs.stores.base import WRITE_ID_KEY, Store
@@ -57,7 +58,7 @@ class Follower:
         self,
         db: StateDB,
         store: Store,
-        inos: tree.InoSource,
+        inos: InoSource,
         *,
         author: str,
         writable: Callable[[], bool],
@@ -136,15 +137,10 @@ class Follower:
     def _apply_commit(
         self, commit: Commit, current: dict[str, ObjectVersion | None], digest: str
     ) -> Effects:
-        try:
-            with self._db.update() as t:
-                work = rebase.Rebase(t, self._inos, commit, current, host=self._host)
-                effects = work.apply()
-                if digest:
-                    self._advance(t, commit, digest)
-        except BaseException:
-            self._inos.undo()
-            raise
+        with self._inos.update(self._db) as t:
+            effects = rebase.Rebase(t, self._inos, commit, current, host=self._host).apply()
+            if digest:
+                self._advance(t, commit, digest)
         return effects
 
     @staticmethod

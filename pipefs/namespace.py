@@ -13,6 +13,7 @@ import stat
 
 from pipefs import tree
 from pipefs.db import Txn, View
+from pipefs.inodes import InoSource
 from pipefs.keys import MAX_NAME_BYTES, is_natural, key_of
 from pipefs.records import (
     Content,
@@ -59,7 +60,7 @@ def lookup(v: View, parent: int, name: bytes) -> Inode:
     return tree.need(v, entry.ino)
 
 
-def make(t: Txn, inos: tree.InoSource, parent: int, name: bytes, node: Inode, now: int) -> Inode:
+def make(t: Txn, inos: InoSource, parent: int, name: bytes, node: Inode, now: int) -> Inode:
     """Give a new inode (number 0) a number and a name. EEXIST if the name is taken."""
     if tree.name_entry(t, parent, name) is not None:
         raise fail(errno.EEXIST, name)
@@ -226,6 +227,9 @@ def _moved(t: Txn, node: Inode, now: int) -> None:
         names = tree.names_to(t, node.ino)
         if names is None or not is_natural(node.content.key, names):
             t.put("relocate", ino_key(node.ino), b"%d" % now)
+            if not t.has("inodes", ino_key(node.ino)):
+                # Others may find the object under its old key before they hear of it from us.
+                t.put("bykey", key_id(node.content.key), ino_key(node.ino))
         else:
             t.delete("relocate", ino_key(node.ino))
 

@@ -21,6 +21,7 @@ from pipefs.changes import carry_over, content_of, fill_in, inode_of, merge_attr
 from pipefs.commits import Change, Commit
 from pipefs.conflicts import Aside, Effects
 from pipefs.db import Txn, View
+from pipefs.inodes import InoSource
 from pipefs.keys import names_of
 from pipefs.namespace import want_gone
 from pipefs.records import (
@@ -68,7 +69,7 @@ class Rebase:
     def __init__(
         self,
         t: Txn,
-        inos: tree.InoSource,
+        inos: InoSource,
         commit: Commit,
         current: Mapping[str, ObjectVersion | None],
         *,
@@ -153,7 +154,7 @@ class Rebase:
         keep = (
             node is not None
             and node.parent
-            and (_has_news(node, base) or (node.parent, node.name) != (parent, name))
+            and (_has_news(node, base) or _is_kept(node, parent, name))
         )
         tree.base_drop(self.t, parent, name, self.commit.number)
         if keep and node is not None:
@@ -172,7 +173,10 @@ class Rebase:
             else:
                 self._name_left(parent, name)
             return
-        tree.drop_overlay_inode(self.t, ino)
+        if node is not None and node.parent and (node.parent, node.name) != (parent, name):
+            tree.clear_name(self.t, node.parent, node.name)
+            self.effects.entries.add((node.parent, node.name))
+        self._drop_ours(ino)
         self._name_left(parent, name)
         if base is not None and base.content is not None:
             self._keep_for_handles(base)
@@ -509,6 +513,13 @@ class Rebase:
         if mine is not None and mine.parent:
             carry_over(mine, old, new)
             tree.put_inode(self.t, mine)
+
+
+def _is_kept(node: Inode, parent: int, name: bytes) -> bool:
+    """Whether a file that was only renamed here outlives its deletion there: where the store has
+    no versions its bytes are gone."""
+    versioned = not node.is_file or node.content is None or node.content.version_id is not None
+    return versioned and (node.parent, node.name) != (parent, name)
 
 
 def _has_news(mine: Inode, base: Inode | None) -> bool:

@@ -14,6 +14,7 @@ import errno
 import stat
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from pipefs import namespace, tree
 from pipefs.blocks import BlockCache
@@ -22,6 +23,7 @@ from pipefs.content import ContentReader, release_all
 from pipefs.db import StateDB, Txn
 from pipefs.errors import WouldBlock
 from pipefs.files import LocalFiles
+from pipefs.inodes import InoSource
 from pipefs.pending import Pending, count_pending
 from pipefs.records import (
     Conflict,
@@ -63,7 +65,7 @@ class Volume:
         self.store = store
         self.cache = cache
         self.reader = reader
-        self.inos = tree.InoSource()
+        self.inos = InoSource()
         self.files = LocalFiles(db, staging, reader, clock=clock)
         self.replies = Replies(db)
         self._prefix_bytes = prefix_bytes
@@ -91,13 +93,6 @@ class Volume:
                 self.inos.skip_past(t, max(unknown))
         for ino in unknown:
             self._rescue(ino)
-
-    def _rescue(self, ino: int) -> None:
-        """A staging file without a mark: put before its mark was recorded (nothing was answered),
-        or the local state was lost. With bytes and a sidecar it comes back under its path."""
-        from pipefs.rescue import rescue
-
-        rescue(self, ino)
 
     # --- names --------------------------------------------------------------------------------
 
@@ -214,8 +209,8 @@ class Volume:
         with self.db.update() as t:
             namespace.purge(t, ino)
 
-    def _changing(self) -> _Changing:
-        return _Changing(self)
+    def _changing(self) -> AbstractContextManager[Txn]:
+        return self.inos.update(self.db)
 
     # --- attributes ---------------------------------------------------------------------------
 
@@ -398,24 +393,3 @@ class Volume:
         self.files.close()
         self.reader.close()
         self.db.close()
-
-
-class _Changing:
-    """An update that may take inode numbers: what it took is given back if it fails."""
-
-    __slots__ = ("_context", "_volume")
-
-    def __init__(self, volume: Volume) -> None:
-        self._volume = volume
-        self._context = volume.db.update()
-
-    def __enter__(self) -> Txn:
-        return self._context.__enter__()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            self._volume.inos.undo()
-        self._context.__exit__(kind, error, trace)  # type: ignore[arg-type]  # passed on as it came
-
-
-__all__ = ["Volume"]

@@ -147,6 +147,10 @@ class PipeService:
             reader,
             prefix_bytes=_prefix_bytes(self._pipe.url),
         )
+        self._build_threads(reader)
+
+    def _build_threads(self, reader: ContentReader) -> None:
+        settings = self._settings
         policy = Policy(
             settings.quiet_period_s, settings.min_version_interval_s, settings.local_only
         )
@@ -177,7 +181,7 @@ class PipeService:
             may_write=self._may_write,
             requests=lambda: self.filesystem.requests,
         )
-        self._watcher = Watcher(staging.directory, self._uploader.notice)
+        self._watcher = Watcher(files.staging.directory, self._uploader.notice)
 
     def _open_state(self, directory: os.PathLike[str]) -> StateDB:
         from pathlib import Path

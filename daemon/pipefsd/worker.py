@@ -128,6 +128,8 @@ class _Worker:
             on_negotiated=self._on_negotiated,
             backing=backing.load(self.spec.backing_path) if raw is not None else None,
             record_backing=partial(backing.save, self.spec.backing_path),
+            # The filesystem hands out no backing files yet, so status must not claim it.
+            passthrough=False,
         )
 
     def _serve(self) -> None:
