@@ -1,9 +1,9 @@
 """Durable local state of one pipe: tables of bytes, changed all together or not at all.
 
 An LMDB environment with one long-lived write transaction, protected by a journal of physical redo
-records (`pipefs.statedb.journal`). What it promises: an update that returned survives the death of this
-process; after `sync` it survives power loss; an update that raised left nothing behind; a reader
-sees whole updates only; every value is checked against its checksum when it is read. It must
+records (`pipefs.statedb.journal`). What it promises: an update that returned survives the death of
+this process; after `sync` it survives power loss; an update that raised left nothing behind; a
+reader sees whole updates only; every value is checked against its checksum when it is read. It must
 never start a thread, never be used across a fork, and never guess: damage is `Corrupt`, and the
 caller decides to `quarantine` and rebuild. See docs/design/001-durable-state.md.
 
@@ -27,6 +27,7 @@ from typing import Any
 from pipefs.errors import Corrupt, NewerFormat, NoSpace, PipefsError, Refused
 from pipefs.lmdbenv import LmdbError, open_env, translate
 from pipefs.statedb import statedir
+from pipefs.statedb.format import FORMAT_KEY, written_format
 from pipefs.statedb.journal import Journal, read_segment, release_reserves, segment_paths
 from pipefs.statedb.statedir import quarantine
 from pipefs.statedb.tables import (
@@ -52,7 +53,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 """Version of what the tables and the journal look like on disk."""
 
-_FORMAT_KEY = b"format"
 _APPLIED_KEY = b"applied"
 
 
@@ -190,7 +190,7 @@ class StateDB:
 
     def _open(self, map_size_bytes: int) -> None:
         directory = self.directory
-        written = self._written_format(map_size_bytes)
+        written = written_format(directory, map_size_bytes)
         if written is not None and written > FORMAT:
             raise NewerFormat(
                 f"state in {directory} was written by a newer pipefs "
@@ -227,26 +227,6 @@ class StateDB:
         )
         self._checkpoint_at = 4 * self.checkpoint_bytes
 
-    def _written_format(self, map_size_bytes: int) -> int | None:
-        """The format of what is in the directory; None if it is new.
-
-        Opens our own table alone: making the others would already write to a database that a
-        newer pipefs may own.
-        """
-        was_short = statedir.lengthen(self.directory)
-        env, handles = open_env(
-            self.directory, [META], map_size_bytes=map_size_bytes, sync=True, lock=False
-        )
-        try:
-            if was_short:
-                statedir.check_structure(self.directory, env)
-            with env.begin() as txn:
-                return read_meta(txn, handles[META], _FORMAT_KEY, self.directory)
-        except LmdbError as e:
-            raise translate(e, self.directory) from e
-        finally:
-            env.close()
-
     def _replay(self) -> int:
         """Apply all journal records behind `_applied` to the open transaction; the last one."""
         last = self._applied
@@ -274,7 +254,7 @@ class StateDB:
         """Commit the transaction, synced, with `sequence` as its last record; begin the next."""
         state = self._state
         try:
-            write_meta(state.lmdb, self._meta_handle, _FORMAT_KEY, FORMAT)
+            write_meta(state.lmdb, self._meta_handle, FORMAT_KEY, FORMAT)
             write_meta(state.lmdb, self._meta_handle, _APPLIED_KEY, sequence)
             state.lmdb.commit()
             state.changes += 1

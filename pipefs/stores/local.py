@@ -31,17 +31,17 @@ from __future__ import annotations
 import builtins
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
-from pipefs.errors import Corrupt, NotFound, PreconditionFailed
+from pipefs.errors import Corrupt, NotFound
 from pipefs.lmdbenv import Transaction
 from pipefs.stores import local_files as files
 from pipefs.stores.base import Capabilities, FileBody, Store
+from pipefs.stores.local_draft import Draft, check_conditions, new_nonce
 from pipefs.stores.local_errors import disk_errors
 from pipefs.stores.local_index import Index, Record, close_index, open_index
 from pipefs.stores.local_recovery import FRESH_MAX_BYTES, SETTLE_AT, place, project, recover, settle
@@ -115,12 +115,11 @@ class LocalStore(Store):
             files.write_bytes(path, body, sync=fresh is None)
             return hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body)
 
+        draft = Draft(key, metadata or {}, content_type, if_match, if_none_match, fresh)
         with self._errors(f"put {key}"):
             if if_match or if_none_match:  # most losers learn it before the bytes are written
-                self._check(self._current(key), key, if_match, if_none_match)
-            return self._add(
-                key, write, metadata, content_type, if_match, if_none_match, fresh=fresh
-            )
+                draft.check(self._current(key))
+            return self._add(draft, write)
 
     def copy(
         self,
@@ -139,83 +138,56 @@ class LocalStore(Store):
                 return record.etag, record.size
 
             kept = record.metadata if metadata is None else metadata
-            return self._add(key, write, kept, record.content_type, if_match, if_none_match)
+            draft = Draft(key, kept, record.content_type, if_match, if_none_match)
+            return self._add(draft, write)
 
-    def _add(
-        self,
-        key: str,
-        write: Callable[[str], tuple[str, int]],
-        metadata: Mapping[str, str] | None,
-        content_type: str,
-        if_match: str,
-        if_none_match: bool,
-        *,
-        fresh: bytes | None = None,
-    ) -> ObjectVersion:
-        """Write the content by `write(path)`, then make it the current version.
-
-        `fresh` is the content of a small file that `write` did not sync.
-        """
-        nonce = secrets.token_hex(files.NONCE_CHARS // 2)
-        content, plain = self._places.version(nonce), self._places.temporary()
-        unsettled = 0
-
-        def insert(txn: Transaction) -> Record | None:
-            nonlocal unsettled
-            current = self._index.current(txn, key)
-            if self._edited(txn, key, current):
-                return None
-            self._check(current, key, if_match, if_none_match)
-            stamp = self._index.next_stamp(txn, time.time_ns())
-            record = Record(
-                key=key,
-                version_id=f"{stamp:016x}{nonce}",
-                etag=etag,
-                size=size,
-                modified_ns=stamp,
-                metadata=dict(metadata or {}),
-                content_type=content_type,
-                placed=place(self._places, plain, key, stamp),
-                plain_mtime_ns=stamp,
-            )
-            self._index.add(txn, record)
-            if fresh is not None:
-                unsettled = self._index.add_fresh(txn, nonce, fresh)
-            return record
-
+    def _add(self, draft: Draft, write: Callable[[str], tuple[str, int]]) -> ObjectVersion:
+        """Write the content by `write(path)`, then make it the current version."""
+        content, plain = self._places.version(draft.nonce), self._places.temporary()
         try:
-            etag, size = write(content)
-            if fresh is None:
-                files.sync_directory(os.path.dirname(content))
-            if self._places.plain(key) is not None:
-                if fresh is None:
-                    files.clone(content, plain, sync=False)
-                else:
-                    files.write_bytes(plain, fresh, sync=False)
-            while (record := self._index.change(insert)) is None:
-                self._adopt(key)
+            draft.etag, draft.size = write(content)
+            self._write_plain(draft, content, plain)
+            while (record := self._index.change(lambda t: self._insert(t, draft, plain))) is None:
+                self._adopt(draft.key)
         except BaseException:
-            if not self._inserted(key, nonce):  # an interrupt may come after the commit
+            # An interrupt may come after the commit.
+            if not self._inserted(draft.key, draft.nonce):
                 files.remove_quietly(content)
             raise
         finally:
             files.remove_quietly(plain)
-        if unsettled >= SETTLE_AT:
+        if draft.unsettled >= SETTLE_AT:
             settle(self._index, self._places)
         return record.version(is_latest=True)
+
+    def _write_plain(self, draft: Draft, content: str, plain: str) -> None:
+        """The plain file under a temporary name; a content that is not fresh gets durable."""
+        if draft.fresh is None:
+            files.sync_directory(os.path.dirname(content))
+        if self._places.plain(draft.key) is None:
+            return
+        if draft.fresh is None:
+            files.clone(content, plain, sync=False)
+        else:
+            files.write_bytes(plain, draft.fresh, sync=False)
+
+    def _insert(self, txn: Transaction, draft: Draft, plain: str) -> Record | None:
+        """Make the draft the current version; None where another tool's edit comes first."""
+        current = self._index.current(txn, draft.key)
+        if self._edited(txn, draft.key, current):
+            return None
+        draft.check(current)
+        stamp = self._index.next_stamp(txn, time.time_ns())
+        record = draft.record(stamp, placed=place(self._places, plain, draft.key, stamp))
+        self._index.add(txn, record)
+        if draft.fresh is not None:
+            draft.unsettled = self._index.add_fresh(txn, draft.nonce, draft.fresh)
+        return record
 
     def _inserted(self, key: str, nonce: str) -> bool:
         with self._index.begin() as txn:
             newest = self._index.newest(txn, key)
         return newest is not None and newest.version_id.endswith(nonce)
-
-    @staticmethod
-    def _check(current: Record | None, key: str, if_match: str, if_none_match: bool) -> None:
-        if if_none_match and current is not None:
-            raise PreconditionFailed(f"{key} exists already (version {current.version_id})")
-        if if_match and (current is None or current.etag != if_match):
-            now = f"it is {current.etag} now" if current else "it is gone"
-            raise PreconditionFailed(f"{key} is not {if_match} any more: {now}")
 
     def delete(self, key: str, *, if_match: str = "") -> None:
         with self._errors(f"delete {key}"):
@@ -227,7 +199,7 @@ class LocalStore(Store):
         current = self._index.current(txn, key)
         if self._edited(txn, key, current):
             return False
-        self._check(current, key, if_match, False)
+        check_conditions(current, key, if_match)
         self._mark_deleted(txn, key)
         path = self._places.plain(key)
         if current is not None and current.placed and path is not None:
@@ -236,7 +208,7 @@ class LocalStore(Store):
 
     def _mark_deleted(self, txn: Transaction, key: str) -> None:
         stamp = self._index.next_stamp(txn, time.time_ns())
-        version_id = f"{stamp:016x}{secrets.token_hex(files.NONCE_CHARS // 2)}"
+        version_id = f"{stamp:016x}{new_nonce()}"
         self._index.add(txn, Record(key, version_id, "", 0, stamp, deleted=True))
 
     def delete_version(self, key: str, version_id: str) -> None:
@@ -273,7 +245,7 @@ class LocalStore(Store):
         path = self._places.plain(key)
         if path is None:
             return
-        nonce = secrets.token_hex(files.NONCE_CHARS // 2)
+        nonce = new_nonce()
         content = self._places.version(nonce)
         kept = False
         try:
@@ -357,19 +329,12 @@ class LocalStore(Store):
             if length <= 0:
                 return b""
             try:
-                fd = os.open(self._places.version(record.version_id), os.O_RDONLY | os.O_CLOEXEC)
+                data = files.read_range(self._places.version(record.version_id), start, length)
             except FileNotFoundError:
                 raise self._lost(record) from None
-            try:
-                data = os.pread(fd, length, start)
-                while len(data) < length:
-                    more = os.pread(fd, length - len(data), start + len(data))
-                    if not more:
-                        raise self._lost(record)
-                    data += more
-                return data
-            finally:
-                os.close(fd)
+            if len(data) < length:
+                raise self._lost(record)
+            return data
 
     def _lost(self, record: Record) -> NotFound | Corrupt:
         with self._index.begin() as txn:

@@ -129,6 +129,18 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
+def read_range(path: str, start: int, length: int) -> bytes:
+    """Bytes of a file; fewer than `length` only where it ends."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.pread(fd, length, start)
+        while len(data) < length and (more := os.pread(fd, length - len(data), start + len(data))):
+            data += more
+        return data
+    finally:
+        os.close(fd)
+
+
 def stamp_of(path: str) -> tuple[int, int] | None:
     """(size, mtime_ns) of a regular file, or None. Differs after every edit by other tools."""
     try:
