@@ -6,7 +6,7 @@ import base64
 import stat
 
 from pipefs.commits import Change
-from pipefs.keys import name_of
+from pipefs.keys import bytes_of
 from pipefs.records import NO_MODE, Content, Inode
 
 
@@ -15,18 +15,19 @@ def inode_of(change: Change, commit_time_ns: int) -> Inode:
     kind = {"mkdir": stat.S_IFDIR, "symlink": stat.S_IFLNK}.get(change.op, stat.S_IFREG)
     plain = {stat.S_IFDIR: 0o755, stat.S_IFLNK: 0o777}.get(kind, 0o644)
     at = change.mtime if change.mtime is not None else commit_time_ns
+    target = bytes_of(change.target)
     return Inode(
         ino=0,
         mode=change.mode if change.mode is not None else kind | plain | NO_MODE,
         uid=-1 if change.uid is None else change.uid,
         gid=-1 if change.gid is None else change.gid,
-        size=change.size,
+        size=len(target) if kind == stat.S_IFLNK else change.size,
         mtime_ns=at,
         ctime_ns=change.ctime if change.ctime is not None else at,
         atime_ns=at,
         nlink=2 if kind == stat.S_IFDIR else 1,
         rdev=change.rdev,
-        target=name_of(change.target) if change.target else b"",
+        target=target,
         xattrs=xattrs_of(change),
     )
 
@@ -63,7 +64,7 @@ def fill_in(mine: Inode, theirs: Inode) -> None:
 def xattrs_of(change: Change) -> dict[bytes, bytes] | None:
     if not change.xattrs:
         return None
-    return {name_of(k): base64.b64decode(v) for k, v in change.xattrs.items()}
+    return {bytes_of(k): base64.b64decode(v) for k, v in change.xattrs.items()}
 
 
 def content_of(change: Change) -> Content:

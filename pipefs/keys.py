@@ -75,16 +75,21 @@ def is_natural(key: str, names: Sequence[bytes]) -> bool:
     return names_of(key) == list(names)
 
 
-def _unescape(component: str) -> bytes | None:
-    """Undo `component_of`; None where it did not make this component."""
-    if "%" not in component:
-        return component.encode("utf-8", "surrogateescape")
+def bytes_of(text: str) -> bytes:
+    """Undo `component_of` for bytes that are no file name: link targets, attribute names."""
 
     def byte(m: re.Match[str]) -> str:
         code = int(m[0][1:3], 16)
         return chr(code if code < 0x80 else 0xDC00 + code)
 
-    text = _ESCAPE.sub(byte, component)
-    name = text.encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(byte, text).encode("utf-8", "surrogateescape")
+
+
+def _unescape(component: str) -> bytes | None:
+    """Undo `component_of`; None where it did not make this component."""
+    if "%" not in component:
+        return component.encode("utf-8", "surrogateescape")
+
+    name = bytes_of(component)
     legal = b"/" not in name and b"\0" not in name and name not in (b".", b"..")
     return name if legal and component_of(name) == component else None

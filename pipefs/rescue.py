@@ -45,9 +45,6 @@ def rescue(volume: Volume, ino: int) -> None:
     if not names:
         names = [b"lost+found-%x" % ino]
     mode = sidecar.mode if sidecar is not None else stat.S_IFREG | 0o644
-    # A state that starts anew would give out the number, and so the staging file, of another file
-    # that still waits to be rescued.
-    volume.inos.skip(max(staging.inos()))
     with volume.db.update() as t:
         parent = _directory(volume, t, names[:-1])
         name = names[-1]

@@ -35,6 +35,7 @@ from pipefs.records import (
     ino_key,
 )
 from pipefs.replies import Replies
+from pipefs.rescue import rescue
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Store
 
@@ -92,7 +93,7 @@ class Volume:
                 # A number given out again would overwrite the next one's staging file.
                 self.inos.skip_past(t, max(unknown))
         for ino in unknown:
-            self._rescue(ino)
+            rescue(self, ino)
 
     # --- names --------------------------------------------------------------------------------
 
