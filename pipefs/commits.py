@@ -27,6 +27,8 @@ from pipefs.version import VERSION
 FORMAT = 1
 PROGRAM = f"pipefs {VERSION}"
 PREFIX = ".pipefs/commits/"
+DIGEST_KEY = "pipefs-sha256"
+"""Metadata key of a commit object: the SHA-256 of its bytes, so that one HEAD tells which it is."""
 MAX_CHANGES = 10_000
 """Changes in one commit: a follower holds one commit in memory (about 300 bytes a change)."""
 
@@ -172,17 +174,23 @@ class CommitLog:
         return found
 
     def require(self, position: Position) -> None:
-        """Check that the commit this position stands for is still in the bucket. One HEAD.
+        """Check that the commit this position stands for is still in the bucket. One HEAD; a GET
+        where its metadata was lost.
 
         Raises:
-            LogReplaced: it is gone: somebody deleted `.pipefs/`.
+            LogReplaced: it is gone, or another one has its number: somebody deleted `.pipefs/`.
         """
         if position.number == 0:
             return
+        key = commit_key(position.number)
         try:
-            self._store.head(commit_key(position.number))
+            found = self._store.head(key).metadata.get(DIGEST_KEY)
+            if found is None:
+                found = digest(self._store.get(key, None, 0, 1 << 30))
         except NotFound as e:
-            raise LogReplaced(f"{commit_key(position.number)} is gone from the store") from e
+            raise LogReplaced(f"{key} is gone from the store") from e
+        if found != position.digest:
+            raise LogReplaced(f"{key} is not the commit that this machine knows")
 
     def last_number(self) -> int:
         """Number of the newest commit; 0 for an empty log. One listing."""
@@ -222,7 +230,7 @@ class CommitLog:
             self._store.put(
                 commit_key(commit.number),
                 data,
-                metadata={WRITE_ID_KEY: uuid.uuid4().hex},
+                metadata={WRITE_ID_KEY: uuid.uuid4().hex, DIGEST_KEY: digest(data)},
                 content_type="application/json",
                 if_none_match=True,
             )

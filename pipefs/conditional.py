@@ -78,7 +78,15 @@ class ConditionalStore:
         raise PreconditionFailed(f"{key} was changed by somebody else")
 
     def copy(self, source: Content, key: str, expected: Content | None) -> ObjectVersion:
-        """Copy a version in the store to the place of `expected` (None: of nothing)."""
+        """Copy a version in the store to the place of `expected` (None: of nothing).
+
+        Raises:
+            NotFound: the store keeps no versions, and has other bytes at the source's key now.
+        """
+        if source.version_id is None:
+            found = self.current(source.key)
+            if found is None or found.etag != source.etag:
+                raise NotFound(f"the bytes of {source.key} are no longer in the store")
         version = ObjectVersion(source.key, source.version_id, source.etag, source.size)
         match = expected.etag if expected is not None else ""
         if self.capabilities().conditional_put:

@@ -52,9 +52,11 @@ class Aside:
         self._author = OTHER_TOOL if commit.external else commit.author
         self._effects = effects
 
-    def ours(self, mine: Inode, parent: int, name: bytes) -> None:
-        """Move our inode from a name that theirs gets; it goes up from there as a new file."""
-        self._t.delete("onames", name_key(parent, name))
+    def ours(self, mine: Inode, parent: int, name: bytes, *, release: bool = True) -> None:
+        """Move our inode from a name that theirs gets; it goes up from there as a new file.
+        Without `release` the name belongs to another inode of ours."""
+        if release:
+            self._t.delete("onames", name_key(parent, name))
         if mine.is_file and mine.dirty & Dirty.CONTENT:
             mine.content = None
         if mine.content is not None and not tree.base_inode(self._t, mine.ino):

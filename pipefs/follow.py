@@ -33,7 +33,7 @@ from pipefs.commits import (
 )
 from pipefs.conflicts import Effects
 from pipefs.db import StateDB, Txn, View
-from pipefs.errors import NotFound
+from pipefs.errors import Corrupt, NotFound
 from pipefs.inodes import InoSource
 from pipefs.keys import key_of, names_of
 from pipefs.records import Inode, decode_content, decode_staging, ino_key, key_id
@@ -94,11 +94,19 @@ class Follower:
         ours to announce again, and the caller should `reconcile` (`must_relist` says so).
         """
         effects = Effects()
+        restarted = False
         for _ in range(limit):
             try:
                 found = self._log.after(self.position())
             except LogReplaced as e:
+                if restarted:
+                    raise Corrupt(
+                        f"the commit log in the bucket is broken: {e}",
+                        hint="delete .pipefs/commits/ in the bucket: a new log is started, and "
+                        "no file is lost",
+                    ) from e
                 self._start_over(e)
+                restarted = True
                 continue
             if found is None:
                 break

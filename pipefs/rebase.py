@@ -22,7 +22,7 @@ from pipefs.commits import Change, Commit
 from pipefs.conflicts import Aside, Effects
 from pipefs.db import Txn, View
 from pipefs.inodes import InoSource
-from pipefs.keys import names_of
+from pipefs.keys import is_natural, names_of
 from pipefs.namespace import want_gone
 from pipefs.records import (
     Content,
@@ -49,8 +49,9 @@ def unknown_ancestry(v: View, commit: Commit) -> list[str]:
     for change in commit.changes:
         if change.op != "put":
             continue
-        ino = tree.base_walk(v, names_of(change.path))
-        node = tree.base_inode(v, ino) if ino is not None else None
+        names = names_of(change.path)
+        ino = tree.base_walk(v, names)
+        node = tree.base_inode(v, ino) if ino is not None else tree.walk(v, names)
         known = node.content if node is not None else None
         new = content_of(change)
         if (
@@ -256,6 +257,8 @@ class Rebase:
             # Only attributes or content changed here: the local inode follows the move.
             tree.set_name(self.t, parent, name, live)
             tree.put_inode(self.t, live)
+            if _is_uploaded(live, node, or_copied=False):
+                self._relocate(live)
         elif live.parent and (live.parent, live.name) != (parent, name):
             # Renamed here too: ours comes later in the log, so it stays; theirs is hidden.
             tree.clear_name(self.t, parent, name)
@@ -267,6 +270,33 @@ class Rebase:
             self._settle_name(parent, name, node)
         self.effects.entries.add((parent, name))
         self._revive(parent)
+        if node.is_dir:
+            self._break_cycle(node.ino)
+
+    def _break_cycle(self, moved: int) -> None:
+        """Two directories moved into each other, one here and one there: ours goes back."""
+        at, renamed = moved, 0
+        while at and at != ROOT_INO:
+            base, live = tree.base_inode(self.t, at), tree.overlay_inode(self.t, at)
+            if base and live and (live.parent, live.name) != (base.parent, base.name):
+                renamed = renamed or at
+            node = live or base
+            at = node.parent if node is not None else 0
+            if at == moved:
+                break
+        if at != moved or not renamed:
+            return
+        base, live = tree.base_inode(self.t, renamed), tree.overlay_inode(self.t, renamed)
+        assert base is not None and live is not None
+        tree.clear_name(self.t, live.parent, live.name)
+        over = tree.overlay_name(self.t, base.parent, base.name)
+        if over is not None and over.ino:
+            self.aside.ours(live, base.parent, base.name, release=False)
+        else:
+            tree.set_name(self.t, base.parent, base.name, live)
+            tree.put_inode(self.t, live)
+        self.t.put("relocate", ino_key(renamed), b"0")
+        self.effects.entries.add((base.parent, base.name))
 
     def _attach_other(self, change: Change, parent: int, name: bytes) -> int:
         """A directory, link or special file; returns its inode number."""
@@ -331,9 +361,11 @@ class Rebase:
         found = self.current[content.key]
         if found is None:
             return content  # deleted or renamed since: its own commit or a listing will say so
-        if (found.version_id, found.etag) == (content.version_id, content.etag):
-            return content
-        return Content(found.key, found.version_id, found.etag, found.size)
+        now = Content(found.key, found.version_id, found.etag, found.size)
+        live = tree.walk(self.t, names_of(change.path))
+        if now.same_version(content) or (live is not None and now.same_version(live.content)):
+            return content  # or ours came after it, and is about to be announced
+        return now
 
     def _replace_file(
         self, ino: int, node: Inode, parent: int, name: bytes, change: Change
@@ -346,13 +378,14 @@ class Rebase:
         mine = tree.overlay_inode(self.t, ino)
         if old.content.same_version(node.content):
             tree.base_put(self.t, parent, name, node, self.commit.number)
-            self._refresh_clean(mine, node, old)
+            self._refresh_clean(mine, node, old, same=True)
             return
         if mine is not None and not mine.parent:
             self._replace_removed(node, old, parent, name, change)
             return
         known_here = mine is not None and node.content.same_version(mine.content)
-        if mine is not None and mine.dirty & Dirty.CONTENT and not known_here and not change.same:
+        apart = mine is not None and _is_apart(mine, old, node)
+        if mine is not None and apart and not known_here and not change.same:
             self._split(mine, node, old, parent, name)
             return
         if change.same:
@@ -361,7 +394,7 @@ class Rebase:
             self._new_epoch(old, node)
         taken_over = tree.overlay_name(self.t, parent, name)
         tree.base_put(self.t, parent, name, node, self.commit.number)
-        self._refresh_clean(mine, node, old)
+        self._refresh_clean(mine, node, old, same=change.same)
         if taken_over is not None and taken_over.ino == 0 and not change.same:
             # Renamed here, changed there: the rename holds, for the new content too.
             self._cancel_deletion(taken_over.key)
@@ -397,26 +430,34 @@ class Rebase:
         if key:
             self.t.delete("gone", key_id(key))
 
-    def _refresh_clean(self, mine: Inode | None, node: Inode, old: Inode) -> None:
-        """Carry a new base version into a local inode that only changed names or attributes."""
+    def _refresh_clean(self, mine: Inode | None, node: Inode, old: Inode, *, same: bool) -> None:
+        """Carry a new base version into a local inode that only changed names or attributes.
+        `same`: it has the bytes of the old one."""
         self.effects.attributes.add(node.ino)
-        if mine is None:
+        if mine is None or not mine.parent:
             return
-        same_place = (mine.parent, mine.name) == (old.parent, old.name)
-        if same_place and _has_news(mine, old) and not mine.dirty & Dirty.CONTENT:
-            # Ours followed theirs in the store already and is about to be announced: it stays.
-            mine.epoch = node.epoch
+        carry_over(mine, old, node)
+        mine.epoch = node.epoch
+        if _is_uploaded(mine, old, or_copied=same):
+            # Ours followed in the store already and is about to be announced: it stays.
             tree.put_inode(self.t, mine)
+            if node.content and mine.content and node.content.key != mine.content.key:
+                want_gone(self.t, node.content)
+            self._relocate(mine)
             return
         if not mine.dirty & Dirty.CONTENT:
             mine.size = node.size
-        carry_over(mine, old, node)
         new_key = node.content.key if node.content is not None else ""
         if mine.content is not None and mine.content.key != new_key:
             want_gone(self.t, mine.content)  # a copy of what was there before
-        mine.content, mine.epoch = node.content, node.epoch
+        mine.content = node.content
         tree.put_inode(self.t, mine)
-        if not same_place:
+        self._relocate(mine)
+
+    def _relocate(self, mine: Inode) -> None:
+        """Plan the copy of a file whose object is not at its live path's key."""
+        names = tree.names_to(self.t, mine.ino)
+        if mine.content is not None and names and not is_natural(mine.content.key, names):
             self.t.put("relocate", ino_key(mine.ino), b"0")
 
     def _new_epoch(self, old: Inode, node: Inode) -> None:
@@ -455,13 +496,23 @@ class Rebase:
             self.t.delete("onames", name_key(parent, name))
             return None
         mine = tree.need(self.t, over.ino)
-        if node.ino == 0 and same_thing(mine, node) and not tree.base_inode(self.t, mine.ino):
+        same = same_thing(mine, node) or self._is_current(mine, node)
+        if node.ino == 0 and same and not tree.base_inode(self.t, mine.ino):
             fill_in(mine, node)
             tree.put_inode(self.t, mine)
             return mine.ino
         if not (mine.is_dir and not node.is_dir):
             self.aside.ours(mine, parent, name)
         return None
+
+    def _is_current(self, mine: Inode, node: Inode) -> bool:
+        """Whether our upload came after theirs: it is what the store has now."""
+        if mine.content is None or node.content is None:
+            return False
+        found = self.current.get(node.content.key)
+        if found is None or mine.content.key != found.key:
+            return False
+        return (found.version_id, found.etag) == (mine.content.version_id, mine.content.etag)
 
     def _settle_name(self, parent: int, name: bytes, node: Inode) -> None:
         """The base has this inode here now: drop an equal overlay name, and show an inode that
@@ -520,6 +571,23 @@ def _is_kept(node: Inode, parent: int, name: bytes) -> bool:
     no versions its bytes are gone."""
     versioned = not node.is_file or node.content is None or node.content.version_id is not None
     return versioned and (node.parent, node.name) != (parent, name)
+
+
+def _is_uploaded(mine: Inode, old: Inode, *, or_copied: bool) -> bool:
+    """Whether ours is a version in the store that the base does not know: other bytes, or with
+    `or_copied` a copy of the same bytes under our name."""
+    if mine.dirty & Dirty.CONTENT or mine.content is None or not _has_news(mine, old):
+        return False
+    return or_copied or old.content is None or mine.content.etag != old.content.etag
+
+
+def _is_apart(mine: Inode, old: Inode, node: Inode) -> bool:
+    """Whether our bytes and theirs are two contents that know nothing of each other: ours is not
+    in the store yet, or went up under another key."""
+    if mine.dirty & Dirty.CONTENT:
+        return True
+    elsewhere = mine.content and node.content and mine.content.key != node.content.key
+    return bool(elsewhere) and _is_uploaded(mine, old, or_copied=False)
 
 
 def _has_news(mine: Inode, base: Inode | None) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable
 
 from pipefs import namespace, tree
@@ -18,7 +19,7 @@ from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn, View
 from pipefs.errors import PipefsError
-from pipefs.keys import is_natural, key_of
+from pipefs.keys import is_natural, key_of, names_of
 from pipefs.policy import Policy
 from pipefs.records import (
     Content,
@@ -33,13 +34,36 @@ from pipefs.types import BLOCK_SIZE_BYTES
 
 log = logging.getLogger(__name__)
 
+PARKED = ".pipefs/moving/"
+"""Where bytes wait whose key another file takes, on stores without versions."""
 
-def expected_at(v: View, key: str, node: Inode | None) -> Content | None:
+
+def expected_at(v: View, key: str, node: Inode | None, ino: int = 0) -> Content | None:
     """The version this machine believes is current at a key; None: there should be none."""
     if node is not None and node.content is not None and node.content.key == key:
         return node.content
     raw = v.get("gone", key_id(key))
-    return decode_content(raw) if raw is not None else None
+    if raw is not None:
+        return decode_content(raw)
+    base = tree.base_inode(v, ino)
+    if base is not None and base.content is not None and base.content.key == key:
+        return base.content
+    other = occupant(v, key, ino)
+    return other.content if other is not None else None
+
+
+def occupant(v: View, key: str, ino: int) -> Inode | None:
+    """Another live file whose bytes are still the object at this key: it was renamed, and its
+    object has not followed yet."""
+    raw = v.get("bykey", key_id(key))
+    indexed = int.from_bytes(raw, "big") if raw is not None else 0
+    for at in (tree.base_walk(v, names_of(key)), indexed):
+        other = tree.inode(v, at) if at and at != ino else None
+        if other is None or not other.parent or other.content is None:
+            continue
+        if other.content.key == key and not other.dirty & Dirty.CONTENT:
+            return other
+    return None
 
 
 def follow_name(t: Txn, ino: int, content: Content) -> None:
@@ -95,10 +119,18 @@ class Relocator:
                 t.delete("relocate", ino_key(ino))
                 return True
             key = key_of(names)
-            expected = expected_at(t, key, None)
+            other = None if self._versioned() else occupant(t, key, ino)
+        if other is not None and other.content is not None:
+            # Without versions its bytes would be overwritten: they wait elsewhere for their turn.
+            self._copy(other, other.content, f"{PARKED}{uuid.uuid4().hex}", None)
+        with self._db.view() as v:
+            expected = expected_at(v, key, None, ino)
         assert node.content is not None
         self._copy(node, node.content, key, expected)
         return True
+
+    def _versioned(self) -> bool:
+        return self._store.capabilities().versioning
 
     @staticmethod
     def _plan(t: Txn, node: Inode) -> None:

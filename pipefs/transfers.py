@@ -36,7 +36,7 @@ from pipefs.records import (
     ino_key,
     key_id,
 )
-from pipefs.relocation import expected_at, follow_name
+from pipefs.relocation import expected_at, follow_name, occupant
 from pipefs.stores.base import WRITE_ID_KEY, FileBody
 from pipefs.types import BLOCK_SIZE_BYTES
 
@@ -119,7 +119,9 @@ class Transfers:
             if node is None or not names or self.policy.stays_local(names):
                 return False
             key = key_of(names)
-            expected = expected_at(v, key, node)
+            if not self._store.capabilities().versioning and occupant(v, key, ino) is not None:
+                return False  # a renamed file's bytes are still there: its copy comes first
+            expected = expected_at(v, key, node, ino)
         fd = self._files.staging.open(ino, write=False)
         try:
             st = os.fstat(fd)

@@ -22,7 +22,7 @@ from pipefs.conditional import ConditionalStore
 from pipefs.conflicts import Effects
 from pipefs.content import ContentReader
 from pipefs.db import StateDB
-from pipefs.errors import PreconditionFailed, Unsupported
+from pipefs.errors import NotFound, PreconditionFailed, Unsupported
 from pipefs.follow import Follower
 from pipefs.keys import key_of
 from pipefs.namespace import RENAME_EXCHANGE
@@ -220,7 +220,7 @@ class Machine:
     def relocate(self, ino: int) -> bool:
         try:
             return self.relocator.relocate(ino)
-        except PreconditionFailed:
+        except (PreconditionFailed, NotFound):
             self._look_at(ino)
             return True
 
