@@ -59,6 +59,7 @@ def name_of(component: str) -> bytes:
     name = _unescape(component)
     if name is None:
         name = component.encode("utf-8", "surrogateescape")
+    name = name.replace(b"\0", b"%00")  # S3 takes it, no file system does
     if len(name) > MAX_NAME_BYTES:
         digest = xxhash.xxh3_64_hexdigest(name).encode()
         name = name[:200] + b"%2F" + digest
