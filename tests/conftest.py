@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from tests.mounted import Home
+from tests.mounted import SOURCE, Home
 from tests.seaweed import SeaweedServer
+
+# Processes that tests start find the source and its tests, however pytest itself was started.
+os.environ["PYTHONPATH"] = os.pathsep.join((str(SOURCE), str(SOURCE / "daemon")))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A job in the background ignores ^C, and so would every process that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,24 @@ def _virtual(client: S3Client, settings: S3Settings) -> bool:
     return settings.addressing == "virtual"
 
 
+def _options(
+    client: S3Client, settings: S3Settings, endpoint: str, checksum_name: str
+) -> dict[str, Any]:  # obstore's options are of many types
+    return {
+        # The variable of that name would otherwise win over the endpoint given here.
+        "aws_endpoint_url_s3": endpoint,
+        "endpoint": endpoint,
+        "region": client.meta.region_name,
+        "virtual_hosted_style_request": _virtual(client, settings),
+        "conditional_put": "etag",
+        # Only these two are known to it; every request is also signed over its SHA-256.
+        **({"checksum_algorithm": "CRC64NVME"} if checksum_name == "CRC64NVME" else {}),
+        **({"request_payer": True} if settings.requester_pays else {}),
+        **({"server_side_encryption": settings.sse} if settings.sse else {}),
+        **({"sse_kms_key_id": settings.kms_key} if settings.kms_key else {}),
+    }
+
+
 class ObstoreEngine:
     """One bucket by obstore. Keys are whole keys, with the store's prefix."""
 
@@ -94,30 +112,16 @@ class ObstoreEngine:
         self._obstore = obstore
         self._where = where
         endpoint = client.meta.endpoint_url
-        virtual = _virtual(client, settings)
-        if virtual:
+        if _virtual(client, settings):
             scheme, _, host = endpoint.partition("://")
             endpoint = f"{scheme}://{bucket}.{host}"
-        options: dict[str, Any] = {
-            # The variable of that name would otherwise win over the endpoint given here.
-            "aws_endpoint_url_s3": endpoint,
-            "endpoint": endpoint,
-            "region": client.meta.region_name,
-            "virtual_hosted_style_request": virtual,
-            "conditional_put": "etag",
-            # Only these two are known to it; every request is also signed over its SHA-256.
-            **({"checksum_algorithm": "CRC64NVME"} if checksum_name == "CRC64NVME" else {}),
-            **({"request_payer": True} if settings.requester_pays else {}),
-            **({"server_side_encryption": settings.sse} if settings.sse else {}),
-            **({"sse_kms_key_id": settings.kms_key} if settings.kms_key else {}),
-        }
         self._storage_class = settings.storage_class
         self._store = ObstoreBucket(
             bucket,
             credential_provider=Boto3CredentialProvider(session, ttl=timedelta(minutes=5)),
             client_options=_client_options(session, endpoint, settings),
             retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
-            **options,
+            **_options(client, settings, endpoint, checksum_name),
         )
 
     @staticmethod

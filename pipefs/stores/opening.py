@@ -54,6 +54,14 @@ def parse_file_url(url: str) -> str:
     return os.path.normpath(path)
 
 
+def _checked_endpoint(endpoint_url: str) -> str:
+    if endpoint_url and not re.match(r"https?://[^/]+", endpoint_url):
+        raise UsageError(
+            f"the endpoint {endpoint_url!r} is no URL", hint="Write it as https://HOST:PORT."
+        )
+    return endpoint_url
+
+
 def open_store(
     url: str,
     *,
@@ -78,24 +86,20 @@ def open_store(
         UsageError: the URL or a setting. AccessDenied, NoSpace, Corrupt: a local store that
             cannot be opened.
     """
-    scheme = url.partition("://")[0].lower()
-    if scheme == "file" and "://" in url:
+    scheme, separator, place = url.partition("://")
+    if scheme.lower() not in ("file", "s3") or not separator:
+        raise UsageError(f"{url!r} is no store that pipefs knows", hint=_FORMS)
+    if scheme.lower() == "file":
         from pipefs.stores.local import LocalStore
 
         return RetryStore(LocalStore(parse_file_url(url)), policy)
-    if scheme != "s3" or "://" not in url:
-        raise UsageError(f"{url!r} is no store that pipefs knows", hint=_FORMS)
-    bucket, prefix = parse_s3_url("s3://" + url.partition("://")[2])
-    if endpoint_url and not re.match(r"https?://[^/]+", endpoint_url):
-        raise UsageError(
-            f"the endpoint {endpoint_url!r} is no URL", hint="Write it as https://HOST:PORT."
-        )
+    bucket, prefix = parse_s3_url(f"s3://{place}")
     # boto3 takes 0.4 s to import: only who talks to S3 pays for it.
     from pipefs.stores.s3 import S3Store
     from pipefs.stores.s3_settings import S3Settings
 
     settings = S3Settings(
-        endpoint_url=endpoint_url,
+        endpoint_url=_checked_endpoint(endpoint_url),
         region=region,
         profile=profile,
         addressing=addressing,

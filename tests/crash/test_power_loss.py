@@ -6,6 +6,7 @@ find what it looks for, and for the alternatives of docs/design/001-durable-stat
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 from collections.abc import Callable
@@ -157,6 +158,7 @@ def lost(
 
 def _check_and_die(check: Check, directory: Path, least: int) -> None:
     code = 1
+    faulthandler.disable()  # a reader killed by damage is what is looked for, not news
     try:
         check(directory, least)
         code = 9
