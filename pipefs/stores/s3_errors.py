@@ -72,6 +72,7 @@ _CONNECTION = (
     boto.IncompleteReadError,
     boto.ResponseStreamingError,
 )
+_BOTO_URL = re.compile(r"(?: on| to| from)?(?: the)? endpoint URL: \"[^\"]*\"\.?")
 _OBSTORE_CODE = re.compile(r"<Code>([^<]+)</Code>")
 _OBSTORE_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 _OBSTORE_STATUS = re.compile(r"status code: (\d{3})")
@@ -125,7 +126,8 @@ def _from_boto(e: BotoCoreError, where: Where, doing: str) -> PipefsError:
     if isinstance(e, boto.ParamValidationError | boto.UnsupportedS3ConfigurationError):
         return UsageError(f"{doing}: {e}")
     if isinstance(e, _CONNECTION):
-        return unreachable(where, doing, str(e))
+        # botocore repeats the whole URL; the message has said where already.
+        return unreachable(where, doing, _BOTO_URL.sub("", str(e)))
     return StoreError(f"{doing}: {e}")
 
 

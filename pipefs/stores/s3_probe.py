@@ -7,6 +7,7 @@ it, which loses updates in silence.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,8 @@ from pipefs.stores.s3_errors import s3_errors
 
 if TYPE_CHECKING:
     from pipefs.stores.s3 import S3Store
+
+log = logging.getLogger(__name__)
 
 STALE_ETAG = "00000000000000000000000000000000"
 
@@ -77,7 +80,8 @@ def _first_put(store: S3Store, key: str, detail: dict[str, str]) -> bool:
         store.delete(key)
         store.put(key, b"pipefs probe")
     except AccessDenied as e:
-        detail["writable"] = f"these credentials may not write: {e}"
+        log.info("not writable: %s", e)
+        detail["writable"] = "your credentials may not write (s3:PutObject denied)"
         return False
     return True
 
