@@ -35,6 +35,7 @@ bench: $(VENV)/.ready                 ## figures; nothing else should run meanwh
 	$(BIN)/python benchmarks/fuse_floor.py
 	$(BIN)/python benchmarks/state.py
 	$(BIN)/python benchmarks/blocks.py
+	$(BIN)/python benchmarks/mounts.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
