@@ -264,8 +264,6 @@ def staging_has_marks(v: View, staging: StagingArea) -> Iterator[Problem]:
             yield Problem("mark-without-file", _where(v, mark.ino), f"inode {mark.ino}")
         elif mark.changed and node.parent and not node.dirty & Dirty.CONTENT:
             yield Problem("mark-but-clean", _where(v, mark.ino), f"inode {mark.ino}")
-        elif not mark.changed and not mark.writers:
-            yield Problem("idle-mark", _where(v, mark.ino), f"inode {mark.ino}")
     for ino in staging.inos():
         if ino not in marked:
             yield Problem("bytes-without-mark", _where(v, ino), f"inode {ino}")

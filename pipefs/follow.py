@@ -354,7 +354,9 @@ def _is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
     if raw is not None and decode_content(raw).etag == found.etag:
         return True
     live = tree.walk(v, names_of(found.key))
-    for one in (node, live):
+    raw = v.get("bykey", key_id(found.key))
+    renamed = tree.inode(v, int.from_bytes(raw, "big")) if raw is not None else None
+    for one in (node, live, renamed):
         content = one.content if one is not None else None
         if content is not None and content.key == found.key and content.etag == found.etag:
             same = found.version_id is None or found.version_id == content.version_id

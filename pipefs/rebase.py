@@ -261,7 +261,7 @@ class Rebase:
                 self._relocate(live)
         elif live.parent and (live.parent, live.name) != (parent, name):
             # Renamed here too: ours comes later in the log, so it stays; theirs is hidden.
-            tree.clear_name(self.t, parent, name)
+            self._hide(parent, name)
         elif live.parent:
             self.t.delete("onames", name_key(parent, name))
         else:
@@ -272,6 +272,11 @@ class Rebase:
         self._revive(parent)
         if node.is_dir:
             self._break_cycle(node.ino)
+
+    def _hide(self, parent: int, name: bytes) -> None:
+        """The base's name is not live here: its inode has another one."""
+        if tree.overlay_name(self.t, parent, name) is None:
+            tree.clear_name(self.t, parent, name)
 
     def _break_cycle(self, moved: int) -> None:
         """Two directories moved into each other, one here and one there: ours goes back."""
@@ -330,7 +335,7 @@ class Rebase:
         if uploaded:
             node.ino = uploaded
             tree.base_put(self.t, parent, name, node, self.commit.number)
-            tree.clear_name(self.t, parent, name)
+            self._hide(parent, name)
             return
         node.ino = self._clear_way(parent, name, node) or self.inos.take(self.t)
         tree.base_put(self.t, parent, name, node, self.commit.number)
@@ -614,10 +619,13 @@ def clear_base(t: Txn) -> None:
             t.delete("onames", k)
     for k, raw in list(t.scan("inodes")):
         node = tree.overlay_inode(t, int.from_bytes(k, "big")) or decode_inode(raw)
-        node.dirty |= Dirty.ANNOUNCE
         if k != ino_key(ROOT_INO):
             t.delete("inodes", k)
+            if not node.parent:  # removed here, not announced: perhaps still open
+                if not t.has("orphans", k):
+                    tree.drop_overlay_inode(t, node.ino)
+                continue
+        node.dirty |= Dirty.ANNOUNCE
         tree.put_inode(t, node)
-    for table in ("history", "bykey"):
-        for k, _ in list(t.scan(table)):
-            t.delete(table, k)
+    for k, _ in list(t.scan("history")):
+        t.delete("history", k)

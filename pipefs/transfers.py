@@ -222,7 +222,7 @@ class Transfers:
         """The live file or directory to which this key belongs, by its path or because another
         program's object could not have its own (it lies beside a directory), if any."""
         node = tree.walk(v, names_of(content.key))
-        if node is not None and node.is_dir == content.key.endswith("/"):
+        if node is not None and (node.is_dir if content.key.endswith("/") else node.is_file):
             return node
         raw = v.get("bykey", key_id(content.key))
         other = tree.inode(v, int.from_bytes(raw, "big")) if raw is not None else None

@@ -62,7 +62,8 @@ class Machine:
         self._life = 0
         self._handles = 0
         self.effects = Effects()
-        self.cache = BlockCache(directory / "cache", limit_bytes=64 << 20)
+        self._caches = 0
+        self.cache = BlockCache(directory / "cache0", limit_bytes=64 << 20)
         self._open()
 
     def _open(self) -> None:
@@ -92,6 +93,14 @@ class Machine:
         shutil.copytree(old, self.directory / f"life{self._life}")
         self.volume.close()
         shutil.rmtree(old)
+        self._open()
+
+    def lose_cache(self) -> None:
+        """Start again with an empty block cache."""
+        self.volume.close()
+        self.cache.close()
+        self._caches += 1
+        self.cache = BlockCache(self.directory / f"cache{self._caches}", limit_bytes=64 << 20)
         self._open()
 
     def close(self) -> None:
