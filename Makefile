@@ -32,9 +32,9 @@ demo: $(DEMO_VENV)/.ready             ## the product, end to end, on real data
 	$(DEMO_VENV)/bin/pipefs demo $(DEMO_ARGS)
 
 bench: $(VENV)/.ready                 ## figures; nothing else should run meanwhile
-	$(BIN)/python benchmarks/fuse_floor.py
-	$(BIN)/python benchmarks/state.py
-	$(BIN)/python benchmarks/blocks.py
+	PYTHONPATH=. $(BIN)/python benchmarks/fuse_floor.py
+	PYTHONPATH=. $(BIN)/python benchmarks/state.py
+	PYTHONPATH=. $(BIN)/python benchmarks/blocks.py
 	$(BIN)/python benchmarks/mounts.py
 
 clean:
