@@ -29,11 +29,11 @@ paths = st.one_of(
 )
 directories = st.sampled_from(["a", "d", "e", "d/e", "e/d", "d/d"])
 anything = st.one_of(paths, directories)
-who = st.integers(0, 1)
+who = st.integers(0, 2)
 
 tuned = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=120,
+    stateful_step_count=35,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -69,7 +69,7 @@ class TwoMachines(RuleBasedStateMachine):
 
     @rule(n=who, path=paths, same=st.integers(0, 5))
     def write(self, n: int, path: str, same: int) -> None:
-        m = self.all[n]
+        m = self.all[n % self.machines]
         self.count += 1
         data = b"the same" if same == 0 else b"%s %d" % (m.name.encode(), self.count)
         with contextlib.suppress(
@@ -84,7 +84,7 @@ class TwoMachines(RuleBasedStateMachine):
 
     @rule(n=who, path=paths)
     def edit(self, n: int, path: str) -> None:
-        m = self.all[n]
+        m = self.all[n % self.machines]
         before = None
         with contextlib.suppress(OSError, *self.unreadable):
             before = self._content(m, path)
@@ -112,7 +112,7 @@ class TwoMachines(RuleBasedStateMachine):
 
     @rule(n=who, path=anything)
     def remove(self, n: int, path: str) -> None:
-        m = self.all[n]
+        m = self.all[n % self.machines]
         with contextlib.suppress(OSError, *self.unreadable):
             before = self._shown(m, path)
             m.rm(path)
@@ -127,7 +127,7 @@ class TwoMachines(RuleBasedStateMachine):
 
     @rule(n=who, old=anything, new=anything)
     def rename(self, n: int, old: str, new: str) -> None:
-        m = self.all[n]
+        m = self.all[n % self.machines]
         before: set[bytes] = set()
         with contextlib.suppress(OSError, *self.unreadable):
             before = self._shown(m, new)
@@ -141,66 +141,66 @@ class TwoMachines(RuleBasedStateMachine):
     @rule(n=who, one=anything, two=anything)
     def swap(self, n: int, one: str, two: str) -> None:
         with contextlib.suppress(OSError, *self.unreadable):
-            self.all[n].swap(one, two)
+            self.all[n % self.machines].swap(one, two)
 
     @rule(n=who, path=directories)
     def mkdir(self, n: int, path: str) -> None:
         with contextlib.suppress(OSError, *self.unreadable):
-            self.all[n].mkdir(path)
+            self.all[n % self.machines].mkdir(path)
 
     @rule(n=who, path=paths, to=st.sampled_from(["one", "two"]))
     def symlink(self, n: int, path: str, to: str) -> None:
         with contextlib.suppress(OSError, *self.unreadable):
-            self.all[n].symlink(path, to)
+            self.all[n % self.machines].symlink(path, to)
 
     @rule(n=who, path=anything, mode=st.sampled_from([0o600, 0o755, 0o640]))
     def chmod(self, n: int, path: str, mode: int) -> None:
         with contextlib.suppress(OSError, *self.unreadable):
-            self.all[n].chmod(path, mode)
+            self.all[n % self.machines].chmod(path, mode)
 
     # --- steps towards the store --------------------------------------------------------------
 
     @rule(n=who, which=st.integers(0, 3))
     def upload_one(self, n: int, which: int) -> None:
-        inos = self.all[n].volume.files.inos()
+        inos = self.all[n % self.machines].volume.files.inos()
         if inos:
-            self.all[n].upload(inos[which % len(inos)])
+            self.all[n % self.machines].upload(inos[which % len(inos)])
 
     @rule(n=who, which=st.integers(0, 3))
     def relocate_one(self, n: int, which: int) -> None:
-        due = self.all[n].relocator.due()
+        due = self.all[n % self.machines].relocator.due()
         if due:
-            self.all[n].relocate(due[which % len(due)])
+            self.all[n % self.machines].relocate(due[which % len(due)])
 
     @rule(n=who, which=st.integers(0, 3))
     def delete_one(self, n: int, which: int) -> None:
-        due = self.all[n].transfers.deletions()
+        due = self.all[n % self.machines].transfers.deletions()
         if due:
-            self.all[n].transfers.delete(due[which % len(due)])
+            self.all[n % self.machines].transfers.delete(due[which % len(due)])
 
     @rule(n=who)
     def mark_directories(self, n: int) -> None:
-        self.all[n].mark_all()
+        self.all[n % self.machines].mark_all()
 
     @rule(n=who)
     def announce(self, n: int) -> None:
-        self.all[n].announce()
+        self.all[n % self.machines].announce()
 
     @rule(n=who)
     def follow(self, n: int) -> None:
-        self.all[n].follow()
+        self.all[n % self.machines].follow()
 
     @rule(n=who)
     def reconcile(self, n: int) -> None:
-        self.all[n].reconcile()
+        self.all[n % self.machines].reconcile()
 
     @rule(n=who)
     def synchronise(self, n: int) -> None:
-        self.all[n].sync()
+        self.all[n % self.machines].sync()
 
     @rule(n=who)
     def kill(self, n: int) -> None:
-        m = self.all[n]
+        m = self.all[n % self.machines]
         before = {path: (node.mode, node.size) for path, node in m.walk()}
         m.kill()
         assert {path: (node.mode, node.size) for path, node in m.walk()} == before
@@ -278,14 +278,9 @@ class BesideAnotherTool(TwoMachines):
         assert self.closed - self.seen_replaced - kept == set()
 
 
-class LogDeleted(TwoMachines):
-    """Somebody deletes `.pipefs/`, once everybody has come to rest."""
-
-    @rule()
-    def delete_log(self) -> None:
-        for o in list(self.store.list(".pipefs/")):
-            self.store.delete(o.key)
-
-
+for machine in (TwoMachines, ThreeMachines, WithoutVersions, BesideAnotherTool):
+    machine.TestCase.settings = tuned
 test_two_machines = TwoMachines.TestCase
-test_two_machines.settings = tuned
+test_three_machines = ThreeMachines.TestCase
+test_machines_on_a_store_without_versions = WithoutVersions.TestCase
+test_machines_beside_another_tool = BesideAnotherTool.TestCase
