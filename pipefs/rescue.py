@@ -29,6 +29,13 @@ def rescue(volume: Volume, ino: int) -> None:
     """Give the bytes of one unknown staging file a name again, as a new file to go up."""
     staging = volume.files.staging
     path = staging.path(ino)
+    with volume.db.view() as v:
+        known = tree.inode(v, ino) is not None
+    if known:
+        # Its mark was dropped on purpose just before the crash (the bytes are in the store), or
+        # was never made (nothing was answered). A state that starts anew has no such inode.
+        staging.remove(ino)
+        return
     size = path.stat().st_size
     sidecar = staging.sidecar(ino)
     sparse = sidecar is not None and sidecar.base is not None

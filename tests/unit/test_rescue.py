@@ -79,3 +79,27 @@ def test_nobody_waits_for_what_is_written_to_a_removed_file(tmp_path: Path) -> N
     volume.forget_orphan(ino)
     _close(volume)
     assert (before, after) == (2, 1)  # the file and its directory; the directory alone
+
+
+def test_bytes_that_went_up_just_before_a_crash_make_no_second_file(tmp_path: Path) -> None:
+    volume = _open(tmp_path)
+    store = ConditionalStore(volume.store, volume.store.probe)
+    transfers = Transfers(
+        volume.db, volume.files, store, volume.reader, volume.cache, Policy(0.0, 0.0)
+    )
+    ino = _create(volume, b"f", b"bytes", 1)
+    volume.close_write(ino, 1)
+    staged = volume.files.staging.path(ino)
+    kept = tmp_path / "kept"
+    kept.hardlink_to(staged)
+    assert transfers.upload(ino, force=True)
+    _close(volume)
+    # As a process leaves it that dies between the record of the upload and the removal.
+    kept.write_bytes(b"bytes")
+    kept.rename(staged)
+
+    again = _open(tmp_path)
+    names = [name for name, _ in again.children(1, b"", 10)]
+    left = list(again.files.staging.inos())
+    _close(again)
+    assert (names, left) == ([b"f"], [])
