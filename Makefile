@@ -36,7 +36,6 @@ bench: $(VENV)/.ready                 ## figures; nothing else should run meanwh
 	PYTHONPATH=. $(BIN)/python benchmarks/state.py
 	PYTHONPATH=. $(BIN)/python benchmarks/blocks.py
 	$(BIN)/python benchmarks/mounts.py
-	$(BIN)/python benchmarks/mounts.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
