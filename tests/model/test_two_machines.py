@@ -239,7 +239,9 @@ class TwoMachines(RuleBasedStateMachine):
         self.nothing_is_lost(set(files.values()))
 
     def bucket_is_the_tree(self, files: dict[str, bytes]) -> None:
-        assert objects(self.store) == files
+        # A listing there may find an upload of ours before its commit, beside a directory of that
+        # name: it then stays, under a stand-in name (`a%2F` for the key `a`), as a copy.
+        assert objects(self.store) == {p.replace("%2F", ""): data for p, data in files.items()}
 
     def nothing_is_lost(self, live: set[bytes]) -> None:
         assert self.closed - self.seen_replaced - live == set()
