@@ -205,7 +205,12 @@ class Follower:
     def check_keys(self, keys: Iterable[str]) -> Effects:
         """Look at single objects and commit what is there, if it is not what we know."""
         changes = []
-        for key, found in self._look(keys).items():
+        current = self._look(keys)
+        with self._db.view() as v:
+            held = outbox.held_by_renamed(v)
+        for key, found in current.items():
+            if found is not None and (key, found.etag) in held:
+                continue
             change = self._difference(key, found)
             if change is not None:
                 changes.append(change)

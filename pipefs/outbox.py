@@ -317,3 +317,14 @@ def _land_root(t: Txn, node: Inode) -> None:
     t.put("inodes", ino_key(1), encode(base))
     if current is not None and current.generation == node.generation:
         tree.drop_overlay_inode(t, 1)
+
+
+def held_by_renamed(v: View) -> set[tuple[str, str]]:
+    """(key, ETag) of versions of ours whose files have another name by now, announced or not:
+    until their copies are done they are at keys that may be another file's already."""
+    held = set()
+    for ino, _ in v.scan("relocate"):
+        node = tree.inode(v, int.from_bytes(ino, "big"))
+        if node is not None and node.content is not None:
+            held.add((node.content.key, node.content.etag))
+    return held
