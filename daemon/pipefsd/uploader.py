@@ -267,8 +267,9 @@ class Uploader:
                     self._not_before[name] = time.monotonic() + 0.3
             again = not landed
             if landed:
-                # Only then was the store asked at all.
-                self._on_trouble(None)
+                if isinstance(name, int):
+                    # A put was answered; the other jobs may be settled without a request.
+                    self._on_trouble(None)
                 self._on_landed()
         except PreconditionFailed as e:
             again = self._lost(name, e)
