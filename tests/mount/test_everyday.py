@@ -176,6 +176,19 @@ def test_a_new_file_written_by_way_of_a_temporary_one_is_one_object(place: Place
     assert place.versions("fresh/out.tmp") == 0
 
 
+def test_a_log_that_is_rotated_is_two_files_and_no_conflict(place: Place) -> None:
+    folder = place.folder("rotated")
+    (folder / "log").write_text("monday")
+    eventually(lambda: "log" in place.objects("rotated/"), "it went up")
+    # The old name is taken again before the object has followed the rename.
+    (folder / "log").rename(folder / "log.1")
+    (folder / "log").write_text("tuesday")
+    place.home.flush("p")
+    assert tree_of(folder) == {"log": b"tuesday", "log.1": b"monday"}
+    assert place.objects("rotated/") == {"log": b"tuesday", "log.1": b"monday"}
+    assert place.home.status("p")["conflicts"] == 0
+
+
 def test_vim_saves_in_place(local: Place) -> None:
     folder = local.folder("vim")
     (folder / "a.txt").write_text("hello\n")
