@@ -141,7 +141,8 @@ def s3fs(server: SeaweedServer, home: Path) -> Iterator[Path]:
     secret.write_text(f"{ACCESS_KEY}:{SECRET_KEY}\n")
     secret.chmod(0o600)
     words = f"s3fs {server.make_bucket(versioning=False)} {home}/s3fs -o passwd_file={secret}"
-    words += f" -o url={server.endpoint_url} -o use_path_request_style -o use_cache={home}/s3fs-cache"
+    words += f" -o url={server.endpoint_url} -o use_path_request_style"
+    words += f" -o use_cache={home}/s3fs-cache"
     yield from _mounted(home / "s3fs", words, dict(os.environ))
 
 

@@ -40,12 +40,8 @@ def rescue(volume: Volume, ino: int) -> None:
     sidecar = staging.sidecar(ino)
     sparse = sidecar is not None and sidecar.base is not None
     if size == 0 or (sparse and path.stat().st_blocks * 512 < size):
-        # Empty, or only a part of a version that is in the store: nothing of its own to save
-        # that can be told from holes; the file stays aside for the user.
         if size:
-            aside = staging.directory / f"incomplete-{ino:x}-{time.time_ns():x}"
-            os.rename(path, aside)
-            log.warning("an incomplete staging file without state is kept as %s", aside)
+            _keep_incomplete(volume, ino)
         staging.remove(ino)
         return
     names = names_of(sidecar.path) if sidecar is not None and sidecar.path else []
@@ -67,6 +63,15 @@ def rescue(volume: Volume, ino: int) -> None:
         os.rename(path, staging.path(node.ino))
     log.warning("rescued %s (%d bytes) from its staging file", tree.path_text(names), size)
     staging.remove(ino)
+
+
+def _keep_incomplete(volume: Volume, ino: int) -> None:
+    """A part of a version that is in the store: what was written cannot be told from holes any
+    more, so the file stays aside for the user."""
+    staging = volume.files.staging
+    aside = staging.directory / f"incomplete-{ino:x}-{time.time_ns():x}"
+    os.rename(staging.path(ino), aside)
+    log.warning("an incomplete staging file without state is kept as %s", aside)
 
 
 def _directory(volume: Volume, t: Txn, names: list[bytes]) -> int:

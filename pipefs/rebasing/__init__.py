@@ -1,0 +1,1 @@
+"""Inside the rebase: shared steps, deletions, contents. The door is `pipefs.rebase`."""
