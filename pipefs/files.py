@@ -91,8 +91,17 @@ class LocalFiles:
 
     # --- opening and closing ------------------------------------------------------------------
 
-    def open_write(self, ino: int, handle: int, *, truncate: bool, wait: bool) -> None:
-        """Open for writing: the mark, with this handle in it, is durable afterwards.
+    def open_write(
+        self,
+        ino: int,
+        handle: int,
+        *,
+        truncate: bool,
+        wait: bool,
+        record: Callable[[Txn], None] = lambda _t: None,
+    ) -> None:
+        """Open for writing: the mark, with this handle in it, is durable afterwards, together
+        with what `record` adds.
 
         Raises:
             WouldBlock: an upload reads the file now and `wait` is False.
@@ -110,6 +119,7 @@ class LocalFiles:
             mark.writers = (*mark.writers, handle)
             with self._db.update() as t:
                 local.save_mark(t)
+                record(t)
                 if mark.changed:
                     local.mark_dirty(t, self._clock())
 

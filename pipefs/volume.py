@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 from pipefs import namespace, tree
 from pipefs.blocks import BlockCache
@@ -249,8 +250,11 @@ class Volume:
 
     # --- contents -----------------------------------------------------------------------------
 
-    def open_write(self, ino: int, handle: int, *, truncate: bool, wait: bool) -> None:
-        self.files.open_write(ino, handle, truncate=truncate, wait=wait)
+    def open_write(
+        self, ino: int, handle: int, *, truncate: bool, wait: bool, unique: int = 0
+    ) -> None:
+        record = partial(self.replies.record, unique=unique, ino=ino, handle=handle)
+        self.files.open_write(ino, handle, truncate=truncate, wait=wait, record=record)
 
     def close_write(self, ino: int, handle: int) -> bool:
         """True if the file is sealed now and waits to go up."""

@@ -52,11 +52,19 @@ class ContentRequests(Serving):
         handle = next(self._handles)
         if flags & (os.O_WRONLY | os.O_RDWR) or flags & os.O_TRUNC:
             self._writable()
+            if done := self._answered(caller):
+                # A second handle in the mark would be one that nobody ever closes.
+                self._opened(ino)
+                return Opened(done.handle, keep_cache=not flags & os.O_TRUNC)
             if epoch_of(node) != self._volume.inode(ino).epoch:
                 # Opened for writing by its old node: the kernel is to look the name up again.
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             self._volume.open_write(
-                ino, handle, truncate=bool(flags & os.O_TRUNC), wait=caller.may_block
+                ino,
+                handle,
+                truncate=bool(flags & os.O_TRUNC),
+                wait=caller.may_block,
+                unique=caller.unique,
             )
         self._opened(ino)
         return Opened(handle, keep_cache=not flags & os.O_TRUNC)
