@@ -36,8 +36,9 @@ from pipefs.db import StateDB, Txn, View
 from pipefs.errors import Corrupt, NotFound
 from pipefs.inodes import InoSource
 from pipefs.keys import key_of, names_of
-from pipefs.records import Inode, decode_content, decode_staging, ino_key, key_id
-from pipefs.stores.base import WRITE_ID_KEY, Store
+from pipefs.records import Inode, decode_content, key_id
+from pipefs.sent import row
+from pipefs.stores.base import Store
 from pipefs.types import ObjectVersion
 
 log = logging.getLogger(__name__)
@@ -371,12 +372,9 @@ def _is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
 
 
 def _is_under_way(v: View, found: ObjectVersion) -> bool:
-    """Whether this is our own upload, whose landing is not recorded yet."""
-    live = tree.walk(v, names_of(found.key))
-    raw = v.get("staging", ino_key(live.ino)) if live is not None else None
-    if raw is None:
-        return False
-    return found.metadata.get(WRITE_ID_KEY, "").startswith(decode_staging(raw).write_id + "-")
+    """Whether we put it there ourselves, and its landing is not recorded yet."""
+    sent = row(v, found.key)
+    return sent is not None and sent.is_it(found)
 
 
 def _known(v: View, found: ObjectVersion) -> tuple[int, bool]:

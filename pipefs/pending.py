@@ -21,13 +21,15 @@ class Pending:
     relocating: int = 0
     deleting: int = 0
     announcing: int = 0
+    unsettled: int = 0
+    """Requests whose landing is not recorded yet."""
 
     @property
     def waiting(self) -> int:
         """Changes that can go up now: closed files, copies, deletions; 0 also means that all of
         it is announced."""
         changes = self.files - self.open_files + self.relocating + self.deleting
-        return changes or min(1, self.announcing)
+        return changes or min(1, self.announcing + self.unsettled)
 
 
 def count_pending(
@@ -53,4 +55,5 @@ def count_pending(
         out.relocating = v.count("relocate")
         out.deleting = v.count("gone")
         out.announcing = v.count("ready")
+        out.unsettled = v.count("sent")
     return out

@@ -30,7 +30,8 @@ from pipefs.records import (
     ino_key,
     key_id,
 )
-from pipefs.types import BLOCK_SIZE_BYTES
+from pipefs.sent import Sent, landed, row, will_send
+from pipefs.types import BLOCK_SIZE_BYTES, ObjectVersion
 
 log = logging.getLogger(__name__)
 
@@ -152,11 +153,15 @@ class Relocator:
         return bool(node.dirty & Dirty.CONTENT) or is_natural(node.content.key, names)
 
     def _copy(self, node: Inode, old: Content, key: str, expected: Content | None) -> None:
-        done = self._store.copy(old, key, expected)
+        done = self._copied_before(node, old, key)
+        if done is None:
+            will_send(self._db, Sent(key, node.ino, etag=old.etag, size=old.size))
+            done = self._store.copy(old, key, expected)
         new = Content(key, done.version_id, done.etag, old.size)
         self._share_blocks(old, new)
         with self._db.update() as t:
             live = tree.inode(t, node.ino)
+            landed(t, key)
             t.delete("gone", key_id(key))
             if live is None or not live.parent or not old.same_version(live.content):
                 namespace.want_gone(t, new)
@@ -167,6 +172,15 @@ class Relocator:
             t.delete("relocate", ino_key(node.ino))
             follow_name(t, node.ino, new)
             namespace.want_gone(t, old)
+
+    def _copied_before(self, node: Inode, old: Content, key: str) -> ObjectVersion | None:
+        """This very copy, if it landed though its answer was lost."""
+        with self._db.view() as v:
+            earlier = row(v, key)
+        if earlier is None or (earlier.ino, earlier.etag) != (node.ino, old.etag):
+            return None
+        found = self._store.current(key)
+        return found if earlier.is_it(found) else None
 
     def _share_blocks(self, old: Content, new: Content) -> None:
         reader = self._reader

@@ -37,6 +37,7 @@ from pipefs.records import (
     key_id,
 )
 from pipefs.relocation import expected_at, follow_name, occupant
+from pipefs.sent import Sent, landed, left_over, row, settle, will_send
 from pipefs.stores.base import WRITE_ID_KEY, FileBody
 from pipefs.types import BLOCK_SIZE_BYTES
 
@@ -127,12 +128,37 @@ class Transfers:
             st = os.fstat(fd)
             metadata = metadata_of(node, st.st_mtime_ns) | {WRITE_ID_KEY: self._write_id(mark)}
             body = FileBody(fd, st.st_size, lambda: self._files.cancelled(ino), progress)
+            expected = self._learn_of_lost(key, expected)
+            will_send(self._db, Sent(key, ino, metadata[WRITE_ID_KEY], size=st.st_size))
             done = self._store.put(key, body, metadata, content_type_of(names[-1]), expected)
             content = Content(key, done.version_id, done.etag, st.st_size)
             self._cache_file(content, fd)
         finally:
             os.close(fd)
         self._record_upload(mark, key, content)
+        return True
+
+    def _learn_of_lost(self, key: str, expected: Content | None) -> Content | None:
+        """An earlier request to this key, of another file or generation, may have landed."""
+        with self._db.view() as v:
+            earlier = row(v, key)
+        if earlier is None:
+            return expected
+        found = self._store.current(key)
+        if found is None or not earlier.is_it(found):
+            return expected
+        return Content(key, found.version_id, found.etag, found.size)
+
+    def left_over(self, limit: int = 1000) -> list[Sent]:
+        """Requests whose outcome nobody knows and nobody will ask for."""
+        with self._db.view() as v:
+            return left_over(v, limit)
+
+    def settle(self, sent: Sent) -> bool:
+        """Find out what became of a request; True: settled."""
+        found = self._store.current(sent.key)
+        with self._db.update() as t:
+            settle(t, sent, found)
         return True
 
     def _cache_file(self, content: Content, fd: int) -> None:
@@ -158,6 +184,7 @@ class Transfers:
         with self._db.update() as t:
             before = tree.overlay_inode(t, mark.ino)
             newest = self._files.uploaded(t, mark, content)
+            landed(t, key)
             t.delete("gone", key_id(key))
             if before is None or not before.parent:
                 namespace.want_gone(t, content)  # removed while it went up

@@ -282,6 +282,11 @@ class Machine:
             )
         self.effects.merge(effects)
 
+    def settle_all(self) -> None:
+        """Look into requests whose outcome nobody will ask for any more."""
+        for sent in self.transfers.left_over():
+            self.transfers.settle(sent)
+
     def sync(self) -> None:
         """Everything of ours up, everything of others here."""
         for _ in range(ROUNDS):
@@ -289,6 +294,7 @@ class Machine:
             self.upload_all()
             self.relocate_all()
             self.mark_all()
+            self.settle_all()
             self.delete_all()
             self.follow()
             self.announce()

@@ -219,6 +219,7 @@ class Uploader:
             *((("copy", i), partial(copies.relocate, i)) for i in copies.due(few, force=urgent)),
             *((("delete", c.key), partial(up.delete, c)) for c in up.deletions(few)),
             *((("marker", i), partial(copies.mark_directory, i)) for i in copies.markers(few)),
+            *((("settle", s.key), partial(up.settle, s)) for s in up.left_over(few)),
         ]
         now = time.monotonic()
         submitted = 0
