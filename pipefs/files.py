@@ -51,19 +51,10 @@ class LocalFiles:
         older one is open) files that were open for writing count as closed now."""
         with self._db.update() as t:
             for k, raw in list(t.scan("staging")):
-                mark = decode_staging(raw)
-                if not self.staging.exists(mark.ino):
-                    t.delete("staging", k)
-                    continue
-                local = LocalFile(mark.ino, self.staging, self._db)
-                local.mark = mark
-                if mark.writers and not keep_writers:
-                    mark.writers, mark.closed_ns = (), self._clock()
-                    local.record_size(t)
-                    local.save_mark(t)
-                elif mark.writers:
-                    local.hold()
-                self._files[mark.ino] = local
+                local = LocalFile(int.from_bytes(k, "big"), self.staging, self._db)
+                local.mark = decode_staging(raw)
+                if local.recover(t, self._clock(), keep_writers=keep_writers):
+                    self._files[local.ino] = local
 
     def get(self, ino: int) -> LocalFile | None:
         return self._files.get(ino)
@@ -109,19 +100,25 @@ class LocalFiles:
         """
         with self._locked(ino) as local:
             self._stop_upload(local, wait=wait)
-            if local.mark is None:
-                self._make_mark(local, truncate=truncate)
-            elif truncate:
-                local.truncate(0)
-            mark = local.mark
-            assert mark is not None
-            local.hold()
-            mark.writers = (*mark.writers, handle)
-            with self._db.update() as t:
-                local.save_mark(t)
-                record(t)
-                if mark.changed:
-                    local.mark_dirty(t, self._clock())
+            fresh = local.mark is None
+            try:
+                # One update: what another machine changes comes before all of this, or after.
+                with self._db.update() as t:
+                    if fresh:
+                        self._make_mark(local, truncate=truncate)
+                    elif truncate:
+                        local.truncate(0)
+                    mark = local.mark
+                    assert mark is not None
+                    local.hold()
+                    mark.writers = (*mark.writers, handle)
+                    local.save_mark(t)
+                    record(t)
+                    local.mark_dirty(t, self._clock() if mark.changed else 0)
+            except BaseException:
+                if fresh:
+                    local.forget()
+                raise
 
     def created(self, t: Txn, node: Inode, path: str, handle: int) -> LocalFile:
         """The staging file of a new, empty file, in the transaction that makes its name."""
@@ -189,7 +186,7 @@ class LocalFiles:
     def _drop(self, local: LocalFile) -> None:
         """Nothing was written: the version in the store is still the file."""
         with self._db.update() as t:
-            t.delete("staging", ino_key(local.ino))
+            local.drop_unchanged(t)
         local.forget()
         self._retire(local)
 

@@ -12,6 +12,7 @@ transaction.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import uuid
@@ -36,6 +37,7 @@ from pipefs.db import StateDB, Txn, View
 from pipefs.errors import Corrupt, NotFound
 from pipefs.inodes import InoSource
 from pipefs.keys import key_of, names_of
+from pipefs.policy import EVERYTHING, Policy
 from pipefs.records import Inode, decode_content, key_id
 from pipefs.sent import row
 from pipefs.stores.base import Store
@@ -63,9 +65,11 @@ class Follower:
         *,
         author: str,
         writable: Callable[[], bool],
+        policy: Policy = EVERYTHING,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._db = db
+        self._policy = policy
         self._store = store
         self._inos = inos
         self._writable = writable
@@ -183,7 +187,7 @@ class Follower:
         effects = Effects()
         while True:
             with self._db.view() as v:
-                batch = outbox.collect(v)
+                batch = outbox.collect(v, stays_local=self._policy.stays_local)
             if not batch.changes:
                 if batch.settled:
                     with self._db.update() as t:
@@ -288,12 +292,14 @@ class Follower:
         with self._db.view() as v:
             seen = bytearray(tree.number(v, "next_ino", 2) // 8 + 1)
         markers: list[str] = []
+        total = 0
         for batch in _batches(self._store.list(""), _LOOK_BATCH):
             unknown = []
             with self._db.view() as v:
                 for found in batch:
                     if _is_own_key(found.key):
                         continue
+                    total += found.size
                     if found.key.endswith("/"):
                         markers.append(found.key)
                         continue
@@ -308,6 +314,7 @@ class Follower:
         effects.merge(self._vanished(seen))
         with self._db.update() as t:
             tree.set_fact(t, "relist", b"0")
+            tree.set_fact(t, "bytes", b"%d" % total)
             tree.set_fact(t, "listed", b"%d" % self._clock())
         return effects
 
@@ -385,11 +392,5 @@ def _known(v: View, found: ObjectVersion) -> tuple[int, bool]:
 
 
 def _batches(items: Iterator[ObjectVersion], size: int) -> Iterator[list[ObjectVersion]]:
-    batch: list[ObjectVersion] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    while batch := list(itertools.islice(items, size)):
         yield batch

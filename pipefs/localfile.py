@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pipefs import tree
 from pipefs.db import StateDB, Txn
 from pipefs.records import Dirty, Staging, encode, ino_key
-from pipefs.staging import StagingArea, missing_blocks, with_blocks
+from pipefs.staging import Sidecar, StagingArea, missing_blocks, with_blocks
 from pipefs.types import BLOCK_SIZE_BYTES
 
 
@@ -76,13 +76,48 @@ class LocalFile:
     def save_mark(self, t: Txn) -> None:
         t.put("staging", ino_key(self.ino), encode(self.mark))
 
-    def mark_dirty(self, t: Txn, now_ns: int) -> None:
-        """The inode differs from every version in the store."""
+    def mark_dirty(self, t: Txn, now_ns: int = 0) -> None:
+        """The inode has bytes of its own, or may get them at any moment: what another machine
+        writes does not take its place. `now_ns` 0: nothing was changed yet."""
         node = tree.need(t, self.ino)
         if not node.dirty & Dirty.CONTENT:
             node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
-            node.ctime_ns = now_ns
+            node.ctime_ns = now_ns or node.ctime_ns
             tree.put_inode(t, node)
+
+    def drop_unchanged(self, t: Txn) -> None:
+        """Closed as it was opened: the version in the store is still the file."""
+        t.delete("staging", ino_key(self.ino))
+        node = tree.overlay_inode(t, self.ino)
+        if node is not None and node.content is not None:
+            node.dirty &= ~Dirty.CONTENT
+            node.size = node.content.size
+            tree.put_inode(t, node)
+
+    def recover(self, t: Txn, now_ns: int, *, keep_writers: bool) -> bool:
+        """Take up a mark that an earlier process left; False if there is nothing to it."""
+        mark = self.mark
+        assert mark is not None
+        if not self._staging.exists(self.ino):
+            # Lost with the machine's power before any fsync: the last version, or an empty file.
+            node = tree.overlay_inode(t, self.ino)
+            if node is None or node.content is not None:
+                self.drop_unchanged(t)
+                return False
+            os.close(self._staging.create(Sidecar(self.ino, "", node.mode, mark.write_id), 0))
+            mark.base, mark.base_size, mark.present = None, 0, None
+        if mark.writers and keep_writers:
+            self.hold()
+            return True
+        if not mark.changed:
+            self.drop_unchanged(t)
+            self._staging.remove(self.ino)
+            return False
+        if mark.writers:
+            mark.writers, mark.closed_ns = (), now_ns
+        self.record_size(t)
+        self.save_mark(t)
+        return True
 
     def record_size(self, t: Txn) -> None:
         """Carry size and time of the staging file into the inode, when it is closed."""

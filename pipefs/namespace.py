@@ -234,6 +234,29 @@ def _moved(t: Txn, node: Inode, now: int) -> None:
             t.delete("relocate", ino_key(node.ino))
 
 
+Attributes = tuple[int | None, int | None, int | None, int | None, int | None]
+"""mode, uid, gid, atime and mtime in ns; None leaves alone."""
+
+
+def set_attributes(t: Txn, ino: int, new: Attributes, now: int) -> Inode:
+    """chmod, chown and utimens of a live inode, or of one that is only open any more."""
+    node = tree.inode(t, ino)
+    if node is None:
+        raise fail(errno.ESTALE)
+    mode, uid, gid, atime_ns, mtime_ns = new
+    if mode is not None:
+        node.mode = node.kind | stat.S_IMODE(mode)
+    node.uid = node.uid if uid is None else uid
+    node.gid = node.gid if gid is None else gid
+    node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
+    node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
+    node.ctime_ns = now
+    if node.parent or ino == ROOT_INO:
+        node.dirty |= Dirty.ANNOUNCE
+    tree.put_inode(t, node)
+    return node
+
+
 def new_inode(kind: int, mode: int, uid: int, gid: int) -> Inode:
     """An inode before it has a number. `mode`: permission bits, already masked."""
     return Inode(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipefs import tree
@@ -47,16 +48,28 @@ class Batch:
     """(ino, generation) of overlay inodes that turned out to owe nothing."""
 
 
-def collect(v: View, limit: int = MAX_CHANGES) -> Batch:
-    """At most about `limit` changes that may be announced now, parents first."""
+def collect(
+    v: View,
+    limit: int = MAX_CHANGES,
+    stays_local: Callable[[list[bytes]], bool] = lambda _names: False,
+) -> Batch:
+    """At most about `limit` changes that may be announced now, parents first. What the base does
+    not have and `stays_local` matches is never announced."""
     nodes = []
+    kept: list[tuple[int, int]] = []
     for k, _ in v.scan("ready", limit=2 * limit):
         node = tree.overlay_inode(v, int.from_bytes(k, "big"))
-        if node is not None and (node.parent or node.ino == ROOT_INO):
-            nodes.append(node)
+        names = tree.names_to(v, node.ino) if node is not None else None
+        if node is None or names is None:
+            continue
+        if names and stays_local(names) and tree.base_inode(v, node.ino) is None:
+            kept.append((node.ino, node.generation))
+        else:
+            nodes.append((node, names))
+    nodes.sort(key=lambda item: len(item[1]))
     blocked: set[int] = set()
     while True:
-        batch, moved = _plan(v, _parents_first(v, nodes), blocked, limit)
+        batch, moved = _plan(v, nodes, blocked, limit)
         removals = _Removals(v, moved)
         more = {n.ino for n in batch.nodes if not removals.makes_way(n)}
         if not more:
@@ -64,6 +77,7 @@ def collect(v: View, limit: int = MAX_CHANGES) -> Batch:
         blocked |= more
     if len(batch.changes) < limit:
         removals.add_to(batch)
+    batch.settled += kept
     return batch
 
 
@@ -91,16 +105,6 @@ def _plan(
         if any(c.op == "move" for c in changes):
             moved.add(node.ino)
     return batch, moved
-
-
-def _parents_first(v: View, nodes: list[Inode]) -> list[tuple[Inode, list[bytes]]]:
-    out = []
-    for node in nodes:
-        names = tree.names_to(v, node.ino)
-        if names is not None:
-            out.append((node, names))
-    out.sort(key=lambda item: len(item[1]))
-    return out
 
 
 def _parent_announced(v: View, node: Inode, planned: set[int]) -> bool:

@@ -23,3 +23,7 @@ class Policy:
         texts = [os.fsdecode(n) for n in names]
         candidates = [*texts, "/".join(texts)]
         return any(fnmatch.fnmatch(c, p) for p in self.local_only for c in candidates)
+
+
+EVERYTHING = Policy()
+"""Nothing stays local."""

@@ -116,10 +116,16 @@ class Relocator:
             if node.is_dir:
                 self._plan(t, node)
                 return True
-            if self._needs_no_copy(t, node, names):
+            if self._needs_no_copy(t, node, names) or self._policy.stays_local(names):
                 t.delete("relocate", ino_key(ino))
                 return True
-            key = key_of(names)
+            try:
+                key = key_of(names)
+            except OSError as e:
+                # Below a renamed directory: it keeps its old key, which the commits name.
+                log.warning("%s keeps its old key: %s", tree.path_text(names)[:200], e.strerror)
+                t.delete("relocate", ino_key(ino))
+                return True
             other = None if self._versioned() else occupant(t, key, ino)
         if other is not None and other.content is not None:
             # Without versions its bytes would be overwritten: they wait elsewhere for their turn.

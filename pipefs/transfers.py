@@ -47,6 +47,16 @@ _CACHE_BATCH = 8
 """Blocks in one cache transaction: 8 MiB of memory, and no other writer waits for long."""
 
 
+def _key_for(node: Inode, names: list[bytes]) -> str:
+    """The key of a file's path; its old one, where a renamed directory made that too long."""
+    try:
+        return key_of(names)
+    except OSError:
+        if node.content is None:
+            raise
+        return node.content.key
+
+
 class Transfers:
     """One pipe's changes on their way to its store. Thread-safe."""
 
@@ -119,7 +129,7 @@ class Transfers:
             names = tree.names_to(v, ino) if node is not None else None
             if node is None or not names or self.policy.stays_local(names):
                 return False
-            key = key_of(names)
+            key = _key_for(node, names)
             if not self._store.capabilities().versioning and occupant(v, key, ino) is not None:
                 return False  # a renamed file's bytes are still there: its copy comes first
             expected = expected_at(v, key, node, ino)

@@ -29,7 +29,6 @@ from pipefs.pending import Pending, count_pending
 from pipefs.records import (
     Conflict,
     Content,
-    Dirty,
     Inode,
     NameEntry,
     decode_conflict,
@@ -39,10 +38,6 @@ from pipefs.replies import Replies
 from pipefs.rescue import rescue
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Store
-
-
-def _never() -> bool:
-    return False
 
 
 class Volume:
@@ -229,19 +224,9 @@ class Volume:
         """chmod, chown, utimens: recorded here, announced by commit, never a new version."""
         self.files.set_times(ino, atime_ns, mtime_ns)
         with self.db.update() as t:
-            node = tree.inode(t, ino)
-            if node is None:
-                raise namespace.fail(errno.ESTALE)
-            if mode is not None:
-                node.mode = node.kind | stat.S_IMODE(mode)
-            node.uid = node.uid if uid is None else uid
-            node.gid = node.gid if gid is None else gid
-            node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
-            node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
-            node.ctime_ns = self._clock()
-            if node.parent or ino == 1:
-                node.dirty |= Dirty.ANNOUNCE
-            tree.put_inode(t, node)
+            node = namespace.set_attributes(
+                t, ino, (mode, uid, gid, atime_ns, mtime_ns), self._clock()
+            )
         return self._with_local(node)
 
     def truncate(self, ino: int, size: int, *, wait: bool) -> None:
@@ -258,7 +243,21 @@ class Volume:
 
     def close_write(self, ino: int, handle: int) -> bool:
         """True if the file is sealed now and waits to go up."""
-        return self.files.close_write(ino, handle)
+        sealed = self.files.close_write(ino, handle)
+        if not sealed:
+            self._drop_unchanged_copy(ino)
+        return sealed
+
+    def _drop_unchanged_copy(self, ino: int) -> None:
+        """Another machine changed the file while it was open for writing here, so ours was set
+        aside; nothing was written after all, and so there is nothing to keep."""
+        with self.db.update() as t:
+            node = tree.overlay_inode(t, ino)
+            aside = node is not None and node.parent and t.has("conflicts", ino_key(ino))
+            if node is None or not aside or t.has("staging", ino_key(ino)):
+                return
+            if node.content is None:
+                namespace.unlink(t, node.parent, node.name, self._clock())
 
     def read(
         self,
@@ -269,7 +268,7 @@ class Volume:
         *,
         stream: int,
         wait: bool,
-        interrupted: Callable[[], bool] = _never,
+        interrupted: Callable[[], bool] | None = None,
     ) -> tuple[list[bytes | memoryview], Callable[[], None] | None]:
         """Buffers of the bytes asked for, cut at the end of the file, and what releases them.
 
@@ -314,7 +313,7 @@ class Volume:
         size: int,
         stream: int,
         wait: bool,
-        interrupted: Callable[[], bool],
+        interrupted: Callable[[], bool] | None,
     ) -> tuple[list[bytes | memoryview], Callable[[], None] | None]:
         ref = content.ref()
         leases = self.reader.cached(ref, offset, size)

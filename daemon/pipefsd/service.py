@@ -161,7 +161,12 @@ class PipeService:
         # The log is asked each second anyway: tell soon that the store is away.
         prompt = RetryStore(innermost(self._store), RetryPolicy(deadline_s=NOTICED_AFTER_S))
         self._follower = Follower(
-            self._db, prompt, self._volume.inos, author=who(), writable=self._may_write
+            self._db,
+            prompt,
+            self._volume.inos,
+            author=who(),
+            writable=self._may_write,
+            policy=policy,
         )
         self._syncer = Syncer(
             self._volume,

@@ -163,6 +163,10 @@ class Syncer:
         """An upload or copy lost its condition: learn what is at its key now."""
         with self._busy:
             effects = self._follower.follow()
+            if not effects.entries:
+                # Put by another machine a moment ago, most likely: its commit tells who it was.
+                self._stopping.wait(FOLLOW_S)
+                effects.merge(self._follower.follow())
             with self._volume.db.view() as v:
                 names = tree.names_to(v, ino)
             if names:

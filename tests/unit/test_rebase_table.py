@@ -114,6 +114,36 @@ def test_edits_on_both_sides_are_both_kept(here: Machine, there: Machine) -> Non
     assert aside(tree, "a") == [b"ours"]
 
 
+def test_a_file_open_for_writing_here_and_edited_there_keeps_both(
+    here: Machine, there: Machine
+) -> None:
+    given(here, there, a=b"base")
+    ino, handle = here.open("a")
+    there.write("a", b"theirs")
+    there.sync()
+    here.follow()
+    assert here.read("a") == b"theirs"
+    here.volume.write(ino, 0, memoryview(b"OURS"), wait=True)
+    here.volume.close_write(ino, handle)
+    tree = settled(here, there)
+    assert tree["a"] == b"theirs"
+    assert aside(tree, "a") == [b"OURS"]
+
+
+def test_a_file_open_for_writing_that_is_closed_unwritten_leaves_no_copy(
+    here: Machine, there: Machine
+) -> None:
+    given(here, there, a=b"base")
+    ino, handle = here.open("a")
+    there.write("a", b"theirs")
+    there.sync()
+    here.follow()
+    here.volume.close_write(ino, handle)
+    here.volume.forget_orphan(ino)
+    assert settled(here, there) == {"a": b"theirs"}
+    assert here.volume.conflicts() == []
+
+
 def test_an_edit_here_survives_a_deletion_there(here: Machine, there: Machine) -> None:
     given(here, there, a=b"base")
     here.write("a", b"edited")
