@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from pipefs.errors import Conflict, Corrupt, NewerFormat, NotFound, PreconditionFailed
+from pipefs.errors import Busy, Conflict, Corrupt, NewerFormat, NotFound, PreconditionFailed
+from pipefs.lease import WriterLease
 from pipefs.stores.base import WRITE_ID_KEY, Store
 from pipefs.version import VERSION
 
@@ -142,12 +143,29 @@ class LogReplaced(Conflict):
 
 
 class CommitLog:
-    """The sequence of commits under one pipe's prefix."""
+    """The sequence of commits under one pipe's prefix.
 
-    def __init__(self, store: Store, *, author: str, writer: str) -> None:
+    Args:
+        conditional: whether the store has conditional puts; else a lease decides who may commit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        author: str,
+        writer: str,
+        conditional: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._store = store
         self._author = author
         self._writer = writer
+        self._conditional = conditional
+        self._lease = WriterLease(store, author=author, writer=writer)
+
+    def may_append(self) -> bool:
+        """Whether this machine may commit now."""
+        return self._conditional() or self._lease.hold()
 
     def read(self, number: int) -> Read | None:
         """The commit with this number, or None if there is none (yet)."""
@@ -210,7 +228,13 @@ class CommitLog:
 
         Raises:
             LogReplaced: the commit at `position` is gone.
+            Busy: another machine holds the lease.
         """
+        if not self.may_append():
+            raise Busy(
+                f"{self._lease.holder} writes this pipe, and the store has no conditional puts: "
+                f"one machine at a time; changes wait here"
+            )
         self.require(position)
         epoch = position.epoch if position.number else str(uuid.uuid4())
         commit = Commit(
@@ -226,13 +250,16 @@ class CommitLog:
             changes=list(changes),
         )
         data = encode_commit(commit)
+        conditional = self._conditional()
+        if not conditional and self.read(commit.number) is not None:
+            return None
         try:
             self._store.put(
                 commit_key(commit.number),
                 data,
                 metadata={WRITE_ID_KEY: uuid.uuid4().hex, DIGEST_KEY: digest(data)},
                 content_type="application/json",
-                if_none_match=True,
+                if_none_match=conditional,
             )
         except PreconditionFailed:
             return None

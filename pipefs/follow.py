@@ -65,6 +65,7 @@ class Follower:
         *,
         author: str,
         writable: Callable[[], bool],
+        conditional: Callable[[], bool] = lambda: True,
         policy: Policy = EVERYTHING,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -80,7 +81,7 @@ class Follower:
             writer = tree.fact(t, "writer").decode() or uuid.uuid4().hex
             tree.set_fact(t, "writer", writer.encode())
         self._writer = writer
-        self._log = CommitLog(store, author=author, writer=writer)
+        self._log = CommitLog(store, author=author, writer=writer, conditional=conditional)
 
     def position(self) -> Position:
         with self._db.view() as v:
@@ -256,7 +257,7 @@ class Follower:
 
     def _commit_part(self, changes: list[Change]) -> Effects:
         effects = Effects()
-        if not self._writable():
+        if not (self._writable() and self._log.may_append()):
             here = self.position()
             commit = Commit(
                 format=FORMAT,

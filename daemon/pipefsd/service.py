@@ -166,6 +166,7 @@ class PipeService:
             self._volume.inos,
             author=who(),
             writable=self._may_write,
+            conditional=lambda: self._capabilities.conditional_put,
             policy=policy,
         )
         self._syncer = Syncer(
