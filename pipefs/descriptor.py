@@ -12,6 +12,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -151,8 +152,11 @@ def _check_number(found: int, where: str) -> None:
         )
 
 
-def create_descriptor(store: Store, name: str, options: dict[str, object]) -> PipeDescriptor:
+def create_descriptor(
+    store: Store, name: str, options: Mapping[str, object], *, pipe_id: str = ""
+) -> PipeDescriptor:
     """Describe a new pipe in its store, or adopt what somebody described a moment before.
+    With `pipe_id`, describe a known pipe again after its `.pipefs/` was deleted.
 
     README and format come first: a crash in between leaves a folder without a pipe, which the
     next `create` completes, never a pipe whose format is unknown.
@@ -162,10 +166,10 @@ def create_descriptor(store: Store, name: str, options: dict[str, object]) -> Pi
     _put_new(store, FORMAT_KEY, msgspec.json.encode(FormatFile(FORMAT, now, f"pipefs {VERSION}")))
     made = PipeDescriptor(
         name=name,
-        pipe_id=str(uuid.uuid4()),
+        pipe_id=pipe_id or str(uuid.uuid4()),
         created=now,
         created_by=who(),
-        options=travelling(options),
+        options=travelling(dict(options)),
     )
     if _put_new(store, PIPE_KEY, _encode(made)):
         return made

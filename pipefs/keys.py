@@ -94,3 +94,11 @@ def _unescape(component: str) -> bytes | None:
     name = bytes_of(component)
     legal = b"/" not in name and b"\0" not in name and name not in (b".", b"..")
     return name if legal and component_of(name) == component else None
+
+
+def prefix_bytes_of(url: str) -> int:
+    """Bytes that the prefix adds to each key, for S3's limit of 1,024."""
+    if not url.startswith("s3://"):
+        return 0
+    _bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return len(prefix.rstrip("/").encode()) + 1 if prefix else 0

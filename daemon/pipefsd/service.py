@@ -22,7 +22,7 @@ from pipefs.conditional import ConditionalStore
 from pipefs.config import Settings, cache_limit_for
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, quarantine
-from pipefs.descriptor import who
+from pipefs.descriptor import create_descriptor, who
 from pipefs.errors import (
     Corrupt,
     NotFound,
@@ -33,6 +33,7 @@ from pipefs.errors import (
 )
 from pipefs.follow import Follower
 from pipefs.home import Home
+from pipefs.keys import prefix_bytes_of
 from pipefs.policy import Policy
 from pipefs.protocol import MountStatus
 from pipefs.registry import Pipe
@@ -145,7 +146,7 @@ class PipeService:
             self._store,
             self._cache,
             reader,
-            prefix_bytes=_prefix_bytes(self._pipe.url),
+            prefix_bytes=prefix_bytes_of(self._pipe.url),
         )
         self._build_threads(reader)
 
@@ -174,6 +175,7 @@ class PipeService:
             self._follower,
             self._health,
             on_effects=lambda effects: self.filesystem.apply_effects(effects),
+            on_new_log=self._describe_again,
             refresh_interval_s=settings.refresh_interval_s,
             may_write=self._may_write,
         )
@@ -255,6 +257,10 @@ class PipeService:
             self._warnings.append(
                 "the store has no conditional puts: let one machine at a time write this pipe"
             )
+
+    def _describe_again(self) -> None:
+        pipe = self._pipe
+        create_descriptor(self._store, pipe.name, pipe.options, pipe_id=pipe.pipe_id)
 
     def _may_write(self) -> bool:
         return not self._wanted_read_only and self._capabilities.writable
@@ -387,14 +393,6 @@ class PipeService:
             # Whether the store answers now is `state`, not what was seen at the mount.
             warnings=[w for w in self._warnings if not w.startswith("OFFLINE")],
         )
-
-
-def _prefix_bytes(url: str) -> int:
-    """Bytes that the prefix adds to each key, for S3's limit of 1,024."""
-    if not url.startswith("s3://"):
-        return 0
-    _bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    return len(prefix.rstrip("/").encode()) + 1 if prefix else 0
 
 
 __all__ = ["PipeService"]

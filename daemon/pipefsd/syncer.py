@@ -64,6 +64,7 @@ class Syncer:
 
     Args:
         on_effects: told of changes from elsewhere, after the tree has them.
+        on_new_log: called when `.pipefs/` was deleted and a log begins anew.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Syncer:
         health: Health,
         *,
         on_effects: Callable[[Effects], None],
+        on_new_log: Callable[[], None],
         refresh_interval_s: float,
         may_write: Callable[[], bool],
     ) -> None:
@@ -80,6 +82,7 @@ class Syncer:
         self._follower = follower
         self._health = health
         self._on_effects = on_effects
+        self._on_new_log = on_new_log
         self._refresh_interval_s = refresh_interval_s
         self._may_write = may_write
         self._busy = threading.Lock()
@@ -144,17 +147,23 @@ class Syncer:
                     self._last_commit = time.monotonic()
             due = now - self._last_listing > self._refresh_interval_s
             if due or self._follower.must_relist():
-                self._last_listing = now
-                effects.merge(self._follower.reconcile())
+                effects.merge(self._list())
         self._tell(effects)
+
+    def _list(self) -> Effects:
+        """List the pipe; where a log begins anew, describe the pipe again first. Holds `_busy`."""
+        if self._follower.must_relist() and self._may_write():
+            self._on_new_log()
+        self._last_listing = time.monotonic()
+        return self._follower.reconcile()
 
     def refresh(self, *, full: bool) -> int:
         """Follow now, and list with `full`; the number of names that changed."""
         with self._busy:
             effects = self._follower.follow()
             if full:
-                effects.merge(self._follower.reconcile())
-                self._last_listing = time.monotonic()
+                self._follower.check_log()
+                effects.merge(self._list())
         self._health.report(None)
         self._tell(effects)
         return len(effects.entries) + len(effects.attributes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -303,6 +304,7 @@ def test_deleting_the_folder_dot_pipefs_loses_nothing(pair: Pair) -> None:
     eventually(lambda: pair.agree("survives"), "b has them")
     before = pair.a.status("p")["epoch"]
     client = pair.seaweed.client()
+    described = client.get_object(Bucket=pair.bucket, Key="p/.pipefs/pipe.json")["Body"].read()
     for key in pair.keys(".pipefs/"):
         client.delete_object(Bucket=pair.bucket, Key=f"p/{key}")
     (pair.on_a / "survives" / "after").write_text("written after it went")
@@ -316,6 +318,9 @@ def test_deleting_the_folder_dot_pipefs_loses_nothing(pair: Pair) -> None:
     epochs = {home.status("p")["epoch"] for home in (pair.a, pair.b)}
     assert len(epochs) == 1
     assert before not in epochs
+    again = client.get_object(Bucket=pair.bucket, Key="p/.pipefs/pipe.json")["Body"].read()
+    assert json.loads(again)["pipe_id"] == json.loads(described)["pipe_id"]
+    assert ".pipefs/format.json" in pair.keys(".pipefs/")
     (pair.on_b / "survives" / "7").write_text("changed in the new epoch")
     eventually(
         lambda: _says(pair.on_a / "survives" / "7", b"changed in the new epoch"),
