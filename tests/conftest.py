@@ -16,6 +16,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join((str(SOURCE), str(SOURCE / "daemon"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores ^C, and so would every process that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Under nohup every program that a test starts would ignore its terminal's end.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

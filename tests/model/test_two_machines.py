@@ -32,7 +32,7 @@ anything = st.one_of(paths, directories)
 who = st.integers(0, 2)
 
 tuned = settings(
-    max_examples=120,
+    max_examples=60,
     stateful_step_count=35,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -264,7 +264,7 @@ class VolumeMachine(RuleBasedStateMachine):
 
 
 VolumeMachine.TestCase.settings = settings(
-    max_examples=120,
+    max_examples=60,
     stateful_step_count=35,
     deadline=None,
     suppress_health_check=list(HealthCheck),
