@@ -39,16 +39,15 @@ def _count(folder: Path) -> int:
     # Here: most commands never look, and LMDB takes its time to load.
     from pipefs import tree
     from pipefs.db import StateDB
-    from pipefs.records import decode_staging, ino_of
+    from pipefs.records import decode_staging
 
     db = StateDB(folder, tree.TABLES)
     try:
         with db.view() as view:
-            files = {int(ino_of(key)) for key, _ in view.scan("ready")}
-            for key, raw in view.scan("staging"):
-                mark = decode_staging(raw)
-                if mark.changed or mark.writers:
-                    files.add(int(ino_of(key)))
-            return len(files) + view.count("gone") + view.count("relocate")
+            marks = [decode_staging(raw) for _, raw in view.scan("staging")]
+            files = sum(bool(mark.changed or mark.writers) for mark in marks)
+            changes = files + view.count("gone") + view.count("relocate")
+            # Names and attributes only: the times of a folder go up with the files in it.
+            return changes or min(1, view.count("ready") + view.count("sent"))
     finally:
         db.close()

@@ -358,6 +358,8 @@ class PipeService:
     def drain(self, timeout_s: float) -> tuple[int, int]:
         if not self._may_write():
             return 0, 0
+        if timeout_s <= 0:
+            return self._remaining()  # not asked to bring anything up, so nothing is hurried
         deadline = time.monotonic() + timeout_s
         self._uploader.hurry(True)
         try:
