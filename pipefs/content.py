@@ -10,6 +10,7 @@ Never holds a lease while it waits for the store.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -19,10 +20,13 @@ import xxhash
 from pipefs.blocks import BlockCache, Lease
 from pipefs.cache.download import Downloads, Patience
 from pipefs.cache.readahead import Readahead
+from pipefs.errors import PipefsError
 from pipefs.stores.base import Store
 from pipefs.types import BLOCK_SIZE_BYTES, ContentRef
 
 __all__ = ["ContentReader", "release_all"]
+
+log = logging.getLogger(__name__)
 
 
 def release_all(leases: list[Lease]) -> None:
@@ -155,6 +159,17 @@ class ContentReader:
             return b"".join(lease.data for lease in leases)
         finally:
             release_all(leases)
+
+    def share_blocks(self, old: ContentRef, new: ContentRef) -> None:
+        """Another version has the same bytes: what is cached of the old one serves it too. Where
+        the cache cannot record that, the bytes are fetched again."""
+        count = -(-old.size // BLOCK_SIZE_BYTES)
+        try:
+            self._cache.alias(self.identity(old), self.identity(new), count)
+        except PipefsError as e:
+            log.warning(
+                "%s has the bytes of %s, but not its cached blocks: %s", new.key, old.key, e
+            )
 
     def requests(self) -> tuple[int, int]:
         """(requests made, bytes asked for) since the reader was made."""

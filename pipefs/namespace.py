@@ -28,8 +28,6 @@ from pipefs.types import ROOT_INO
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
-HIDDEN = (b".pipefs", b".snapshots")
-"""Names of ours below the root (`.snapshots`: in every directory): never files of the user's."""
 
 
 def fail(code: int, name: bytes = b"") -> OSError:
@@ -290,7 +288,6 @@ def purge(t: Txn, ino: int) -> None:
 
 
 __all__ = [
-    "HIDDEN",
     "RENAME_EXCHANGE",
     "RENAME_NOREPLACE",
     "check_name",

@@ -14,11 +14,9 @@ from collections.abc import Callable
 
 from pipefs import namespace, tree
 from pipefs.attributes import metadata_of
-from pipefs.blocks import BlockCache
 from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn, View
-from pipefs.errors import PipefsError
 from pipefs.keys import is_natural, key_of, names_of
 from pipefs.policy import Policy
 from pipefs.records import (
@@ -31,7 +29,7 @@ from pipefs.records import (
     key_id,
 )
 from pipefs.sent import Sent, landed, row, will_send
-from pipefs.types import BLOCK_SIZE_BYTES, ObjectVersion
+from pipefs.types import ObjectVersion
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +80,6 @@ class Relocator:
         db: StateDB,
         store: ConditionalStore,
         reader: ContentReader,
-        cache: BlockCache,
         policy: Policy,
         *,
         clock: Callable[[], int] = time.time_ns,
@@ -90,7 +87,6 @@ class Relocator:
         self._db = db
         self._store = store
         self._reader = reader
-        self._cache = cache
         self._policy = policy
         self._clock = clock
 
@@ -164,7 +160,7 @@ class Relocator:
             will_send(self._db, Sent(key, node.ino, etag=old.etag, size=old.size))
             done = self._store.copy(old, key, expected)
         new = Content(key, done.version_id, done.etag, old.size)
-        self._share_blocks(old, new)
+        self._reader.share_blocks(old.ref(), new.ref())
         with self._db.update() as t:
             live = tree.inode(t, node.ino)
             landed(t, key)
@@ -187,14 +183,6 @@ class Relocator:
             return None
         found = self._store.current(key)
         return found if earlier.is_it(found) else None
-
-    def _share_blocks(self, old: Content, new: Content) -> None:
-        reader = self._reader
-        count = -(-old.size // BLOCK_SIZE_BYTES)
-        try:
-            self._cache.alias(reader.identity(old.ref()), reader.identity(new.ref()), count)
-        except PipefsError as e:
-            log.warning("%s was copied but its blocks are not shared: %s", new.key, e)
 
     # --- directory markers --------------------------------------------------------------------
 

@@ -189,11 +189,6 @@ def base_children(v: View, parent: int) -> Iterator[tuple[bytes, NameEntry]]:
         yield k[8:], decode_name(raw)
 
 
-def overlay_inos(v: View) -> Iterator[int]:
-    for k, _ in v.scan("oinodes"):
-        yield int(ino_of(k))
-
-
 # --- facts ------------------------------------------------------------------------------------
 
 

@@ -76,7 +76,7 @@ class Machine:
         conditional = ConditionalStore(self.store, lambda: self.capabilities)
         files, policy = self.volume.files, self._policy
         self.transfers = Transfers(self.db, files, conditional, self.reader, self.cache, policy)
-        self.relocator = Relocator(self.db, conditional, self.reader, self.cache, policy)
+        self.relocator = Relocator(self.db, conditional, self.reader, policy)
         self.follower = Follower(
             self.db,
             self.store,

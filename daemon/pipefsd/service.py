@@ -158,7 +158,7 @@ class PipeService:
         store = ConditionalStore(self._store, lambda: self._capabilities)
         files, cache = self._volume.files, self._cache
         self._transfers = Transfers(self._db, files, store, reader, cache, policy)
-        relocator = Relocator(self._db, store, reader, cache, policy)
+        relocator = Relocator(self._db, store, reader, policy)
         # The log is asked each second anyway: tell soon that the store is away.
         prompt = RetryStore(innermost(self._store), RetryPolicy(deadline_s=NOTICED_AFTER_S))
         self._follower = Follower(

@@ -39,7 +39,6 @@ class Health:
 
     offline_since_ns: int = 0
     last_error: str = ""
-    failures: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def report(self, error: BaseException | None) -> None:
@@ -49,14 +48,12 @@ class Health:
                 if self.offline_since_ns:
                     log.info("the store answers again")
                     self.last_error = ""
-                self.offline_since_ns = self.failures = 0
+                self.offline_since_ns = 0
                 return
             self.last_error = str(error)
-            if isinstance(error, StoreUnavailable | TimedOut):
-                self.failures += 1
-                if not self.offline_since_ns:
-                    self.offline_since_ns = time.time_ns()
-                    log.warning("offline: %s", error)
+            if isinstance(error, StoreUnavailable | TimedOut) and not self.offline_since_ns:
+                self.offline_since_ns = time.time_ns()
+                log.warning("offline: %s", error)
 
 
 class Syncer:
@@ -184,7 +181,5 @@ class Syncer:
 
     def _tell(self, effects: Effects) -> None:
         for old, new in effects.same_bytes:
-            reader = self._volume.reader
-            count = -(-old.size // (1 << 20))
-            self._volume.cache.alias(reader.identity(old.ref()), reader.identity(new.ref()), count)
+            self._volume.reader.share_blocks(old.ref(), new.ref())
         self._on_effects(effects)
