@@ -120,24 +120,3 @@ class ContentRequests(Serving):
         if not caller.may_block:
             raise WouldBlock
         self._volume.fsync(ino_of(node))
-
-    def fallocate(
-        self, caller: Caller, node: int, fh: int, offset: int, length: int, mode: int
-    ) -> None:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-    def lseek(self, caller: Caller, node: int, fh: int, offset: int, whence: int) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    def copy_file_range(
-        self,
-        caller: Caller,
-        node_in: int,
-        fh_in: int,
-        offset_in: int,
-        node_out: int,
-        fh_out: int,
-        offset_out: int,
-        length: int,
-    ) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

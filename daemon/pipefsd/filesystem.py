@@ -19,6 +19,7 @@ from pipefsd.names import NameRequests
 from pipefsd.nodes import ino_of
 from pipefsd.notices import Notices
 from pipefsd.ownership import Ownership
+from pipefsd.ranges import RangeRequests
 from pipefsd.transports.base import (
     Caller,
     DirEntry,
@@ -29,7 +30,7 @@ from pipefsd.transports.base import (
 )
 
 
-class Filesystem(NameRequests, ContentRequests):
+class Filesystem(NameRequests, ContentRequests, RangeRequests):
     """The `Operations` of one pipe: names and contents, and here directories, extended attributes,
     and what concerns the whole mount."""
 
