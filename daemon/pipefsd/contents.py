@@ -107,14 +107,7 @@ class ContentRequests(Serving):
         ino = ino_of(node)
         self._volume.reader.close_stream(fh)
         self._volume.close_write(ino, fh)
-        with self._opens_lock:
-            left = self._opens.get(ino, 1) - 1
-            if left > 0:
-                self._opens[ino] = left
-            else:
-                self._opens.pop(ino, None)
-        if left <= 0 and not self._inherited:
-            self._volume.forget_orphan(ino)
+        self._closed(ino)
 
     def fsync(self, caller: Caller, node: int, fh: int, datasync: bool) -> None:
         if not caller.may_block:

@@ -58,6 +58,7 @@ class Filesystem(NameRequests, ContentRequests, RangeRequests):
     def opendir(self, caller: Caller, node: int, flags: int) -> Opened:
         handle = next(self._handles)
         self._directories.open(handle, ino_of(node))
+        self._opened(ino_of(node))
         return Opened(handle)
 
     def readdir(
@@ -67,6 +68,7 @@ class Filesystem(NameRequests, ContentRequests, RangeRequests):
 
     def releasedir(self, caller: Caller, node: int, fh: int) -> None:
         self._directories.close(fh)
+        self._closed(ino_of(node))
 
     def fsyncdir(self, caller: Caller, node: int, fh: int, datasync: bool) -> None:
         self.fsync(caller, node, fh, datasync)

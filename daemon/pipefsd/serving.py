@@ -99,6 +99,17 @@ class Serving:
         with self._opens_lock:
             self._opens[ino] = self._opens.get(ino, 0) + 1
 
+    def _closed(self, ino: int) -> None:
+        """A handle went: the last one of an inode without a name takes it along."""
+        with self._opens_lock:
+            left = self._opens.get(ino, 1) - 1
+            if left > 0:
+                self._opens[ino] = left
+            else:
+                self._opens.pop(ino, None)
+        if left <= 0 and not self._inherited:
+            self._volume.forget_orphan(ino)
+
     def _ids_for_new(self, caller: Caller, parent: int, mode: int) -> tuple[int, int, int]:
         """(uid, gid, mode) of something new: a set-gid directory hands down its group."""
         directory = self._inode(parent)
