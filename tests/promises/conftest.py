@@ -1,0 +1,74 @@
+"""One mounted pipe for each transport, one ext4; two folders of them for each test."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.mounted import Home
+from tests.promises.promised import Twin
+
+TRANSPORTS = {
+    "passthrough": (),
+    "kernel": ("-o", "passthrough=off"),
+}
+"""Name → words of the mount command."""
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A machine with the pipe `p` mounted by one transport. Nothing goes up by itself."""
+
+    home: Home
+    root: Path
+    transport: str
+
+
+@pytest.fixture(scope="session")
+def ext4() -> Iterator[Path]:
+    """What the promises are compared with: a real ext4, whatever this machine's disk is."""
+    home = Home()
+    place = home.base / "ext4"
+    place.mkdir()
+    with (home.base / "image").open("wb") as image:
+        image.truncate(1 << 30)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", home.base / "image"], check=True)
+        subprocess.run(["mount", "-o", "loop", home.base / "image", place], check=True)
+        home.base.chmod(0o755)
+        yield place
+    finally:
+        home.close()
+
+
+@pytest.fixture(scope="session", params=list(TRANSPORTS))
+def mounted(request: pytest.FixtureRequest) -> Iterator[Mounted]:
+    """One mount for all tests of a transport."""
+    home = Home()
+    try:
+        home.base.chmod(0o755)
+        home.create("p", "", "quiet_period=1h", "owner=stored")
+        root = home.base / "p"
+        root.mkdir()
+        home.run("mount", "p", str(root), *TRANSPORTS[request.param])
+        yield Mounted(home, root, request.param)
+    finally:
+        home.close()
+
+
+@pytest.fixture
+def twin(mounted: Mounted, ext4: Path) -> Twin:
+    """An empty folder on the mount, and an empty folder on ext4."""
+    name = f"t{next(_numbers)}"
+    folders = (mounted.root / name, ext4 / name)
+    for folder in folders:
+        folder.mkdir()
+        folder.chmod(0o755)
+    return Twin(*folders, mounted.transport)
