@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from pipefs import tree
+from pipefs import acl, tree
 from pipefs.db import Txn, View
 from pipefs.inodes import InoSource
 from pipefs.keys import MAX_NAME_BYTES, is_natural, key_of
@@ -28,6 +28,11 @@ from pipefs.types import ROOT_INO
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+
+_INHERITING = frozenset(
+    {stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK}
+)
+"""Kinds that take the default access list of their directory: all but symbolic links."""
 
 
 def fail(code: int, name: bytes = b"") -> OSError:
@@ -59,9 +64,12 @@ def lookup(v: View, parent: int, name: bytes) -> Inode:
 
 
 def make(t: Txn, inos: InoSource, parent: int, name: bytes, node: Inode, now: int) -> Inode:
-    """Give a new inode (number 0) a number and a name. EEXIST if the name is taken."""
+    """Give a new inode (number 0) a number and a name. EEXIST if the name is taken. It inherits
+    the directory's default access list."""
     if tree.name_entry(t, parent, name) is not None:
         raise fail(errno.EEXIST, name)
+    if node.kind in _INHERITING:
+        node.mode, node.xattrs = acl.inherit(tree.need(t, parent).xattrs, node.mode)
     node.ino = inos.take(t)
     node.mtime_ns = node.ctime_ns = node.atime_ns = now
     node.dirty |= Dirty.ANNOUNCE

@@ -28,7 +28,7 @@ class ContentRequests(Serving):
     ) -> tuple[Entry, Opened]:
         self.requests += 1
         self._writable()
-        uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
+        uid, gid, mode = self._ids_for_new(caller, parent, mode)
         if done := self._answered(caller):
             self._opened(done.ino)
             return self._entry(self._volume.inode(done.ino)), Opened(done.handle)

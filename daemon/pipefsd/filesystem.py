@@ -51,6 +51,7 @@ class Filesystem(NameRequests, ContentRequests, RangeRequests):
     def start(self, notifier: Notifier, features: Features) -> None:
         self._notices = Notices(self._volume, notifier)
         self.features = features
+        self._acls = self.xattrs.acls = features.acls
 
     def stop(self) -> None:
         self._notices = None
@@ -87,18 +88,30 @@ class Filesystem(NameRequests, ContentRequests, RangeRequests):
             self._writable()
 
     def getxattr(self, caller: Caller, node: int, name: bytes) -> bytes:
-        return self.xattrs.get(ino_of(node), name)
+        return self.xattrs.get(ino_of(node), name, wait=caller.may_block)
 
     def listxattr(self, caller: Caller, node: int) -> list[bytes]:
-        return self.xattrs.list(ino_of(node))
+        # The kernel filters reading and setting of trusted.*, but not this list.
+        return self.xattrs.list(ino_of(node), trusted=caller.uid == 0)
 
-    def setxattr(self, caller: Caller, node: int, name: bytes, value: bytes, flags: int) -> None:
+    def setxattr(
+        self,
+        caller: Caller,
+        node: int,
+        name: bytes,
+        value: bytes,
+        flags: int,
+        kill_sgid: bool = False,
+    ) -> None:
         self._writable()
-        self.xattrs.set(ino_of(node), name, value, flags)
+        if not self._answered(caller):
+            ino, unique = ino_of(node), caller.unique
+            self.xattrs.set(ino, name, value, flags, kill_sgid=kill_sgid, unique=unique)
 
     def removexattr(self, caller: Caller, node: int, name: bytes) -> None:
         self._writable()
-        self.xattrs.remove(ino_of(node), name)
+        if not self._answered(caller):
+            self.xattrs.remove(ino_of(node), name, unique=caller.unique)
 
     def syncfs(self, caller: Caller) -> None:
         self._volume.db.sync()

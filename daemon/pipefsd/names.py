@@ -83,7 +83,7 @@ class NameRequests(Serving):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         if done := self._answered(caller):
             return self._entry(self._volume.inode(done.ino))
-        uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
+        uid, gid, mode = self._ids_for_new(caller, parent, mode)
         node = self._volume.create(
             ino_of(parent), name, mode, uid, gid, handle=0, unique=caller.unique
         )
@@ -93,7 +93,7 @@ class NameRequests(Serving):
         self._writable()
         if done := self._answered(caller):
             return self._entry(self._volume.inode(done.ino))
-        uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
+        uid, gid, mode = self._ids_for_new(caller, parent, mode)
         if self._inode(parent).mode & stat.S_ISGID:
             mode |= stat.S_ISGID
         node = self._volume.mkdir(ino_of(parent), name, mode, uid, gid, unique=caller.unique)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from pipefs import acl
 from pipefs.records import NO_MODE, Inode
 from pipefs.replies import Reply
 from pipefs.volume import Volume
@@ -45,6 +46,8 @@ class Serving:
         self._owner = ownership
         self._read_only = read_only
         self._inherited = same_mount
+        self._acls = False
+        """The kernel enforces access lists; known from `start` on."""
         self._handles = itertools.count(time.time_ns() // 1000)
         self._opens: dict[int, int] = {}
         self._opens_lock = threading.Lock()
@@ -59,6 +62,8 @@ class Serving:
         mode = node.mode
         if mode & NO_MODE:
             mode = mode & ~NO_MODE & ~self._owner.umask
+        if node.xattrs and not self._acls:
+            mode = acl.mode_without(node.xattrs, mode)
         return Attr(
             ino=node.ino,
             mode=mode,
@@ -111,8 +116,10 @@ class Serving:
             self._volume.forget_orphan(ino)
 
     def _ids_for_new(self, caller: Caller, parent: int, mode: int) -> tuple[int, int, int]:
-        """(uid, gid, mode) of something new: a set-gid directory hands down its group."""
+        """(uid, gid, mode) of something new, from the mode asked for: a set-gid directory hands
+        down its group, and the umask counts unless the directory has a default access list."""
         directory = self._inode(parent)
+        mode = acl.new_mode(directory.xattrs, mode, caller.umask)
         if directory.mode & stat.S_ISGID:
             _, shown = self._owner.shown(directory.uid, directory.gid)
             return caller.uid, shown, mode

@@ -260,7 +260,15 @@ class MemFs(MemState):
         self._seen("listxattr", caller)
         return list(self._get(node).xattrs)
 
-    def setxattr(self, caller: Caller, node: int, name: bytes, value: bytes, flags: int) -> None:
+    def setxattr(
+        self,
+        caller: Caller,
+        node: int,
+        name: bytes,
+        value: bytes,
+        flags: int,
+        kill_sgid: bool = False,
+    ) -> None:
         self._seen("setxattr", caller)
         known = self._get(node).xattrs
         if flags & os.XATTR_CREATE and name in known:

@@ -137,7 +137,7 @@ class MemState:
         folder = self._get(parent)
         if name in folder.children:
             raise fail(errno.EEXIST)
-        node = self._new(mode, caller.uid, caller.gid, parent, rdev)
+        node = self._new(mode & ~caller.umask, caller.uid, caller.gid, parent, rdev)
         folder.children[name] = node
         if stat.S_ISDIR(mode):
             folder.attr.nlink += 1

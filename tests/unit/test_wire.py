@@ -143,7 +143,9 @@ def test_all_that_a_new_kernel_offers_and_we_want_is_taken() -> None:
     assert agreed.max_write == 1 << 20
     assert agreed.passthrough
     assert agreed.resend
-    assert not agreed.flags & (wire.WRITEBACK_CACHE | wire.AUTO_INVAL_DATA | wire.POSIX_ACL)
+    assert not agreed.flags & (wire.WRITEBACK_CACHE | wire.AUTO_INVAL_DATA)
+    assert agreed.flags & wire.POSIX_ACL, "access lists are enforced"
+    assert agreed.flags & wire.DONT_MASK, "the umask is ours to apply"
     assert not agreed.flags & (1 << 1 | 1 << 10), "locks stay in the kernel"
 
 

@@ -140,6 +140,8 @@ class Features:
 
     transport: str
     names: list[str] = field(default_factory=list)
+    acls: bool = False
+    """The kernel enforces POSIX access control lists, and leaves the umask to us."""
 
 
 class Notifier(Protocol):
@@ -231,8 +233,15 @@ class Operations(Protocol):
     def listxattr(self, caller: Caller, node: int) -> list[bytes]: ...
 
     def setxattr(
-        self, caller: Caller, node: int, name: bytes, value: bytes, flags: int
-    ) -> None: ...
+        self,
+        caller: Caller,
+        node: int,
+        name: bytes,
+        value: bytes,
+        flags: int,
+        kill_sgid: bool = False,
+    ) -> None:
+        """`kill_sgid`: with an access list, the set-gid bit goes."""
 
     def removexattr(self, caller: Caller, node: int, name: bytes) -> None: ...
 

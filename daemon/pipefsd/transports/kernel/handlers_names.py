@@ -164,9 +164,10 @@ class NameHandlers:
         return _sized(b"".join(name + b"\0" for name in found), room)
 
     def setxattr(self, caller: Caller, node: int, request: memoryview) -> bytes:
-        size, flags = self._setxattr_in.unpack_from(request, _BODY)
+        size, flags, *more = self._setxattr_in.unpack_from(request, _BODY)
         name, _, rest = bytes(request[_BODY + self._setxattr_in.size :]).partition(b"\0")
-        self._ops.setxattr(caller, node, name, rest[:size], flags)
+        kill_sgid = bool(more and more[0] & wire.SETXATTR_ACL_KILL_SGID)
+        self._ops.setxattr(caller, node, name, rest[:size], flags, kill_sgid)
         return b""
 
     def removexattr(self, caller: Caller, node: int, request: memoryview) -> bytes:

@@ -27,14 +27,17 @@ back a sequential reader as soon as its reads go to the network."""
 # machine), WRITEBACK_CACHE (excludes passthrough, and sizes would be the kernel's), AUTO_INVAL
 # (pages are never dropped under a reader: a new version is a new node), EXPORT_SUPPORT (needs
 # LOOKUP of "." and ".." for any node at any time).
+# DONT_MASK comes with POSIX_ACL: below a directory with a default list the umask does not count.
 _WANTED = (
     wire.ASYNC_READ
     | wire.ATOMIC_O_TRUNC
     | wire.BIG_WRITES
+    | wire.DONT_MASK
     | wire.DO_READDIRPLUS
     | wire.READDIRPLUS_AUTO
     | wire.ASYNC_DIO
     | wire.PARALLEL_DIROPS
+    | wire.POSIX_ACL
     | wire.ABORT_ERROR
     | wire.MAX_PAGES
     | wire.CACHE_SYMLINKS
@@ -126,6 +129,7 @@ def features(agreed: Negotiated) -> Features:
         (wire.DO_READDIRPLUS, "readdirplus"),
         (wire.CACHE_SYMLINKS, "cached symlinks"),
         (wire.HANDLE_KILLPRIV_V2, "killpriv v2"),
+        (wire.POSIX_ACL, "POSIX ACLs"),
         (wire.PASSTHROUGH, "passthrough"),
         (wire.HAS_RESEND, "resend"),
     ):
@@ -133,4 +137,4 @@ def features(agreed: Negotiated) -> Features:
             found.append(word)
     if agreed.epochs:
         found.append("epochs")
-    return Features("kernel", found)
+    return Features("kernel", found, acls=bool(agreed.flags & wire.POSIX_ACL))
