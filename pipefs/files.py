@@ -71,8 +71,8 @@ class LocalFiles:
             return local
 
     @contextmanager
-    def _locked(self, ino: int) -> Iterator[LocalFile]:
-        """The inode's entry, locked."""
+    def locked(self, ino: int) -> Iterator[LocalFile]:
+        """The inode's entry, locked; made if there is none."""
         while True:
             local = self._file(ino)
             with local.lock:
@@ -98,14 +98,14 @@ class LocalFiles:
             WouldBlock: an upload reads the file now and `wait` is False.
             NoSpace: no room for a staging file.
         """
-        with self._locked(ino) as local:
-            self._stop_upload(local, wait=wait)
+        with self.locked(ino) as local:
+            self.stop_upload(local, wait=wait)
             fresh = local.mark is None
             try:
                 # One update: what another machine changes comes before all of this, or after.
                 with self._db.update() as t:
                     if fresh:
-                        self._make_mark(local, truncate=truncate)
+                        self.make_mark(local, truncate=truncate)
                     elif truncate:
                         local.truncate(0)
                     mark = local.mark
@@ -139,10 +139,11 @@ class LocalFiles:
         local.save_mark(t)
         return local
 
-    def _make_mark(self, local: LocalFile, *, truncate: bool) -> None:
+    def make_mark(self, local: LocalFile, *, truncate: bool) -> None:
+        """A staging file over the version in the store; the caller saves the mark."""
         with self._db.view() as v:
             node = tree.need(v, local.ino)
-            names = tree.names_to(v, local.ino)
+            path = tree.path_text(tree.names_to(v, local.ino) or [])
         base = node.content if node.size and not truncate else None
         mark = Staging(
             local.ino,
@@ -152,12 +153,10 @@ class LocalFiles:
             changed=truncate,
             write_id=uuid.uuid4().hex,
         )
-        sidecar = Sidecar(
-            local.ino, tree.path_text(names or []), node.mode, mark.write_id, node.content
-        )
+        sidecar = Sidecar(local.ino, path, node.mode, mark.write_id, node.content)
         local.fd = self.staging.create(sidecar, mark.base_size)
         if not truncate:
-            os.utime(local.fd, ns=(node.atime_ns, node.mtime_ns))
+            os.utime(local.fd, ns=(node.mtime_ns, node.mtime_ns))
         local.mark = mark
 
     def close_write(self, ino: int, handle: int) -> bool:
@@ -209,7 +208,8 @@ class LocalFiles:
             with self._lock:
                 self._files.pop(local.ino, None)
 
-    def _stop_upload(self, local: LocalFile, *, wait: bool) -> None:
+    def stop_upload(self, local: LocalFile, *, wait: bool) -> None:
+        """Return once no upload reads the file. Holds its lock, gives it up while it waits."""
         if not local.reading:
             return
         local.cancel = True
@@ -244,9 +244,12 @@ class LocalFiles:
                 missing = local.missing(offset, size)
                 if not missing:
                     return [local.read(offset, size)]
+                below = local.only_below(offset, size)
+            if below is not None:
+                return [self._reader.bytes_of(*below, wait=wait)]
             if not wait:
                 raise WouldBlock
-            self._fill(local, missing)
+            self.fill(local, missing)
 
     def write(self, ino: int, offset: int, data: memoryview, *, wait: bool) -> int:
         """Write into the staging file: in the kernel's hands (safe from kill -9) when it returns.
@@ -256,17 +259,17 @@ class LocalFiles:
             OSError: ENOSPC and what else pwrite(2) says.
         """
         while True:
-            with self._locked(ino) as local:
+            with self.locked(ino) as local:
                 if local.mark is None:
-                    self._make_mark(local, truncate=False)
+                    self.make_mark(local, truncate=False)
                 partial = local.partly_covered(offset, len(data))
                 if not partial:
                     return local.write(offset, data, self._clock())
             if not wait:
                 raise WouldBlock
-            self._fill(local, partial)
+            self.fill(local, partial)
 
-    def _fill(self, local: LocalFile, blocks: list[int]) -> None:
+    def fill(self, local: LocalFile, blocks: list[int]) -> None:
         """Bring blocks of the version below into the staging file. May wait for the store."""
         with local.filling:
             for block in blocks:
@@ -287,14 +290,14 @@ class LocalFiles:
             return
         with local.lock:
             missing = local.missing(0, local.mark.base_size if local.mark is not None else 0)
-        self._fill(local, missing)
+        self.fill(local, missing)
 
     def truncate(self, ino: int, size: int, *, wait: bool) -> None:
         """truncate(2): also on a file that is not open for writing (it is sealed afterwards)."""
-        with self._locked(ino) as local:
-            self._stop_upload(local, wait=wait)
+        with self.locked(ino) as local:
+            self.stop_upload(local, wait=wait)
             if local.mark is None:
-                self._make_mark(local, truncate=size == 0)
+                self.make_mark(local, truncate=size == 0)
             local.truncate(size)
             mark = local.mark
             assert mark is not None

@@ -12,11 +12,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from pipefs import tree
 from pipefs.db import StateDB, Txn
-from pipefs.records import Dirty, Staging, encode, ino_key
-from pipefs.staging import Sidecar, StagingArea, missing_blocks, with_blocks
-from pipefs.types import BLOCK_SIZE_BYTES
+from pipefs.records import Content, Dirty, Staging, encode, ino_key
+from pipefs.staging import (
+    Sidecar,
+    StagingArea,
+    empty_bitmap,
+    has_block,
+    missing_blocks,
+    with_blocks,
+)
+from pipefs.types import BLOCK_SIZE_BYTES, ContentRef
 
 
 class LocalFile:
@@ -106,6 +115,7 @@ class LocalFile:
                 return False
             os.close(self._staging.create(Sidecar(self.ino, "", node.mode, mark.write_id), 0))
             mark.base, mark.base_size, mark.present = None, 0, None
+        self._cut_base()
         if mark.writers and keep_writers:
             self.hold()
             return True
@@ -118,6 +128,17 @@ class LocalFile:
         self.record_size(t)
         self.save_mark(t)
         return True
+
+    def _cut_base(self) -> None:
+        """A crash may come between a mark and the size of its file: what counts of the version
+        below never reaches beyond the file, or the file's next growth would show those bytes."""
+        mark = self.mark
+        assert mark is not None
+        size = self.stat().st_size
+        if mark.base_size > size:
+            mark.base_size = size
+            if not missing_blocks(mark.present, size, 0, size):
+                mark.present = None
 
     def record_size(self, t: Txn) -> None:
         """Carry size and time of the staging file into the inode, when it is closed."""
@@ -157,7 +178,21 @@ class LocalFile:
         with self.descriptor(write=False) as fd:
             return os.pread(fd, size, offset)
 
-    def write(self, offset: int, data: memoryview, now_ns: int) -> int:
+    def only_below(self, offset: int, size: int) -> tuple[ContentRef, int, int] | None:
+        """Where these bytes are, (version, offset, size), if only the version below has them:
+        they are read there, not brought in."""
+        mark = self.mark
+        if mark is None or mark.base is None or mark.present is None:
+            return None
+        end = min(offset + size, self.stat().st_size)
+        if not offset < end <= mark.base_size:
+            return None
+        first, last = offset // BLOCK_SIZE_BYTES, (end - 1) // BLOCK_SIZE_BYTES
+        present = any(has_block(mark.present, b) for b in range(first, last + 1))
+        return None if present else (mark.base.ref(), offset, end - offset)
+
+    def will_change(self, now_ns: int) -> None:
+        """The file is no longer the version below: recorded before its first byte differs."""
         mark = self.mark
         assert mark is not None
         if not mark.changed:
@@ -165,6 +200,9 @@ class LocalFile:
             with self._db.update() as t:
                 self.save_mark(t)
                 self.mark_dirty(t, now_ns)
+
+    def write(self, offset: int, data: memoryview, now_ns: int) -> int:
+        self.will_change(now_ns)
         with self.descriptor(write=True) as fd:
             written = os.pwrite(fd, data, offset)
             while written < len(data):
@@ -197,6 +235,49 @@ class LocalFile:
             mark.present = None
         with self._db.update() as t:
             self.save_mark(t)
+
+    # --- copies without bytes -----------------------------------------------------------------
+
+    def may_lay_over(self, source: Content, size: int) -> bool:
+        """Whether all bytes here may become, or are, the first `size` bytes of a version: the
+        file is empty, or has nothing but a shorter beginning of that version below it."""
+        mark = self.mark
+        if mark is None:
+            return False
+        here = self.stat().st_size
+        if not here:
+            return True
+        if mark.base is None or mark.present is None or not source.same_version(mark.base):
+            return False
+        return here == mark.base_size <= size and not any(mark.present)
+
+    def lay_over(self, source: Content, size: int) -> None:
+        """Let the file be the first `size` bytes of a version in the store, none of them here.
+
+        The mark comes before the size: a crash in between leaves the file as it was."""
+        assert self.mark is not None
+        with self.descriptor(write=True) as fd:
+            self._staging.note_source(self.ino, fd, source)
+            # A new mark: what is being fetched for the old one is not to land in this file.
+            self.mark = msgspec.structs.replace(
+                self.mark,
+                base=source,
+                base_size=size,
+                present=empty_bitmap(size),
+                changed=True,
+            )
+            with self._db.update() as t:
+                self.save_mark(t)
+                self.mark_dirty(t)
+            os.ftruncate(fd, size)
+
+    def copied_from(self) -> Content | None:
+        """The version whose bytes this file has, all of them and no others, none of them here."""
+        mark = self.mark
+        if mark is None or mark.base is None or mark.present is None or any(mark.present):
+            return None
+        whole = mark.base_size == mark.base.size == self.stat().st_size
+        return mark.base if whole else None
 
     def truncate(self, size: int) -> None:
         mark = self.mark

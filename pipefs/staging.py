@@ -24,7 +24,7 @@ from pipefs.types import BLOCK_SIZE_BYTES
 
 
 class Sidecar(msgspec.Struct):
-    """What a staging file is, as JSON. Written once, at creation."""
+    """What a staging file is, as JSON. Written at creation, and when it becomes a copy."""
 
     ino: int
     path: str
@@ -32,6 +32,8 @@ class Sidecar(msgspec.Struct):
     mode: int
     write_id: str
     base: Content | None = None
+    copy_of: Content | None = None
+    """Another file's version, whose bytes are these except for what was written here."""
 
 
 _ATTRIBUTE = "user.pipefs.sidecar"
@@ -110,6 +112,16 @@ class StagingArea:
             finally:
                 os.close(out)
 
+    def note_source(self, ino: int, fd: int, source: Content) -> None:
+        """The file's bytes are in the store from now on, as that version."""
+        sidecar = self.sidecar(ino) or Sidecar(ino, "", 0o644, "")
+        sidecar.copy_of = source
+        try:
+            self._write_sidecar(fd, sidecar)
+        except OSError as e:
+            raise self._full(e) from e
+        self._synced.discard(ino)
+
     def _full(self, e: OSError) -> Exception:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             return NoSpace(
@@ -118,12 +130,12 @@ class StagingArea:
             )
         return e
 
-    def require_room(self) -> None:
+    def require_room(self, more_bytes: int = 0) -> None:
         """
         Raises:
-            NoSpace: the `staging_limit` of the pipe is reached.
+            NoSpace: the `staging_limit` of the pipe is reached, or would be with these bytes.
         """
-        if self._limit and self.used_bytes() >= self._limit:
+        if self._limit and self.used_bytes() + more_bytes >= self._limit:
             raise NoSpace(
                 f"the staging limit of {self._limit} bytes is reached in {self.directory}",
                 hint="wait until the outbox has gone up (pipefs flush), or raise staging_limit",
