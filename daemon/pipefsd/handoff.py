@@ -56,6 +56,18 @@ class Draining(Struct, tag="draining", frozen=True):
     """Why it ended early; the figures are then the last ones known."""
 
 
+class Told(Struct, tag="told", frozen=True):
+    """The answer to `Ask`: the figures of the service manager's status line."""
+
+    number: int
+    files: int = 0
+    """Changed here and not yet in the store."""
+    bytes: int = 0
+    conflicts: int = 0
+    cache_bytes: int = 0
+    offline: bool = False
+
+
 class Gone(Struct, tag="gone", frozen=True):
     """The kernel says that the mount no longer exists; the worker waits for `Drain` or `Stop`."""
 
@@ -80,6 +92,12 @@ class CancelDrain(Struct, tag="cancel", frozen=True):
     number: int
 
 
+class Ask(Struct, tag="ask", frozen=True):
+    """How are you; answered by `Told`."""
+
+    number: int
+
+
 class Stop(Struct, tag="stop", frozen=True):
     """End now: stop the service within its bound and exit 0."""
 
@@ -87,8 +105,8 @@ class Stop(Struct, tag="stop", frozen=True):
     """The kernel is about to end the session by itself."""
 
 
-FromWorker = Negotiated | Ready | StartFailed | Draining | Gone
-ToWorker = Ack | Drain | CancelDrain | Stop
+FromWorker = Negotiated | Ready | StartFailed | Draining | Told | Gone
+ToWorker = Ack | Drain | CancelDrain | Ask | Stop
 
 # A union is no `type` to mypy, hence the annotations.
 _from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)

@@ -22,10 +22,11 @@ from functools import partial
 
 from pipefs.errors import PipefsError, TimedOut
 from pipefsd import logs, mountpoint
-from pipefsd.bounds import BACKOFF_S, Bounds
+from pipefsd.bounds import Bounds
 from pipefsd.children import Answer, Work, run_errand
 from pipefsd.handoff import Negotiated, WorkerSpec
 from pipefsd.mountpoint import MountPlan
+from pipefsd.succession import Succession
 from pipefsd.worker_process import WorkerDied, WorkerProcess, describe_status
 
 log = logging.getLogger(__name__)
@@ -38,21 +39,29 @@ class Mounted:
     """One mount. Made by the supervisor, which keeps it in its table until `gone` is set."""
 
     def __init__(
-        self, plan: MountPlan, spec: WorkerSpec, run: Run, bounds: Bounds, *, now: float
+        self,
+        plan: MountPlan,
+        spec: WorkerSpec,
+        run: Run,
+        bounds: Bounds,
+        *,
+        now: float,
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_closed`: the connection is over, and whoever holds its descriptor too may let go."""
         self.plan = plan
         self.spec = spec
         self.directory = plan.directory
         self.state = "starting"
         self.since = now
-        self.last_error = ""
         self.warnings: list[str] = []
         self.connection = 0
         self.worker: WorkerProcess | None = None
         self.gone = asyncio.Event()
         self._run = run
         self._bounds = bounds
-        self._deaths: list[float] = []
+        self._on_closed = on_closed
+        self._workers = Succession(plan.label, bounds, self._fork)
         self._settled = asyncio.Event()
         self._left = asyncio.Event()
         # Held while the mount is taken down.
@@ -65,6 +74,10 @@ class Mounted:
     @property
     def label(self) -> str:
         return self.plan.label
+
+    @property
+    def last_error(self) -> str:
+        return self._workers.last_error
 
     @property
     def pid(self) -> int:
@@ -106,7 +119,7 @@ class Mounted:
             raise
         self._set("live")
         self._settled.set()
-        self._watch = asyncio.create_task(self._keep_alive(), name=f"watch {self.label}")
+        self._start_watch()
 
     async def _first_worker(self, worker: WorkerProcess) -> None:
         lost = asyncio.create_task(self._lost_early.wait())
@@ -146,7 +159,39 @@ class Mounted:
     def _set(self, state: str) -> None:
         self.state, self.since = state, time.time()
 
+    # --- from one supervisor to the next ------------------------------------------------------
+
+    def outlives_us(self) -> bool:
+        """Whether another supervisor could go on with this mount, given its descriptor."""
+        serving = self.state in ("live", "restarting") and self._ending is None
+        return serving and self.spec.negotiated is not None and self.spec.descriptor >= 0
+
+    async def take_over(self, descriptor: int, negotiated: Negotiated, connection: int) -> None:
+        """Serve a mount that an earlier supervisor made; returns when it answers again. When no
+        worker comes up the mount is given up, and `has_failed`."""
+        self.connection = connection
+        self.spec = replace(self.spec, descriptor=descriptor)
+        self._remember(negotiated)
+        self._set("restarting")
+        await self._replace_worker()
+        self._start_watch()
+
+    async def hand_over(self) -> None:
+        """End the worker and leave the mount, with what waits in it, to the next supervisor."""
+        self._left.set()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.worker is not None:
+            await self.worker.end(self._bounds.stop_s, unmounted=False)
+        self._event(logging.INFO, "left to the next daemon", path=self.directory)
+        self._settled.set()
+        self.gone.set()
+
     # --- keeping it served --------------------------------------------------------------------
+
+    def _start_watch(self) -> None:
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._keep_alive(), name=f"watch {self.label}")
 
     async def _keep_alive(self) -> None:
         """Replace workers that die, until the mount is gone or nothing helps."""
@@ -163,10 +208,14 @@ class Mounted:
     async def _revive(self, pid: int, how: str) -> None:
         self._settled.clear()
         self._set("restarting")
-        self._note_death(how, pid)
+        self._workers.note_death(how, pid)
+        await self._replace_worker()
+
+    async def _replace_worker(self) -> None:
+        """Have the mount served by a new worker; it is given up when none comes up in time."""
         try:
             async with asyncio.timeout(self._bounds.restart_s):
-                await self._replace_worker()
+                self.warnings = await self._workers.replace()
         except (TimeoutError, PipefsError) as error:
             await self._fail(self.last_error if isinstance(error, TimeoutError) else str(error))
             return
@@ -175,49 +224,8 @@ class Mounted:
             self._set("live")
         self._settled.set()
 
-    def _note_death(self, how: str, pid: int) -> None:
-        self._deaths.append(time.monotonic())
-        self.last_error = f"worker died ({how})"
-        self._event(logging.ERROR, "worker died", pid=pid, how=how)
-
-    async def _replace_worker(self) -> None:
-        """Fork until a worker is ready. Raises `PipefsError` when they die in a loop; whoever
-        calls bounds the time."""
-        attempt = 0
-        while True:
-            if len(self._recent_deaths()) >= self._bounds.crashes:
-                raise PipefsError(
-                    f"{self._bounds.crashes} workers died within {self._bounds.crash_window_s:g} s"
-                )
-            pause = max(attempt, len(self._recent_deaths()) - 1)
-            await asyncio.sleep(BACKOFF_S[min(pause, len(BACKOFF_S) - 1)])
-            attempt += 1
-            worker = self._fork()
-            try:
-                async with asyncio.timeout(self._bounds.takeover_s):
-                    self.warnings = await asyncio.shield(worker.ready)
-                return
-            except TimeoutError:
-                self.last_error = f"the new worker was not ready in {self._bounds.takeover_s:g} s"
-                worker.kill()
-            except WorkerDied:
-                self._note_death(describe_status(await asyncio.shield(worker.exited)), worker.pid)
-            except PipefsError as error:
-                self.last_error = str(error)
-                self._event(logging.ERROR, "worker cannot start", error=error)
-            except asyncio.CancelledError:
-                # Out of time: a half-started worker must not answer a mount that is given up.
-                worker.kill()
-                raise
-            await asyncio.shield(worker.exited)
-
-    def _recent_deaths(self) -> list[float]:
-        limit = time.monotonic() - self._bounds.crash_window_s
-        self._deaths = [death for death in self._deaths if death > limit]
-        return self._deaths
-
     async def _fail(self, reason: str) -> None:
-        self.last_error = reason
+        self._workers.last_error = reason
         self._event(logging.ERROR, "giving the mount up", path=self.directory, error=reason)
         self._left.set()
         await self._abandon()
@@ -244,6 +252,7 @@ class Mounted:
         if self.spec.descriptor >= 0:
             os.close(self.spec.descriptor)
             self.spec = replace(self.spec, descriptor=-1)
+            self._on_closed()
         for path in (self.spec.socket_path, self.spec.backing_path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -335,15 +344,11 @@ class Mounted:
         except PipefsError as error:
             if not force:
                 self._left.clear()
-                self._resume_watch()
+                # The worker may have died meanwhile; then the watcher left too.
+                self._start_watch()
                 raise
             self._event(logging.WARNING, "detaching a busy mount", error=error)
             await self._abandon()
-
-    def _resume_watch(self) -> None:
-        """The worker may have died while we were about to leave; then the watcher left too."""
-        if self._watch is not None and self._watch.done():
-            self._watch = asyncio.create_task(self._keep_alive(), name=f"watch {self.label}")
 
     async def _end_worker(self) -> None:
         self._set("unmounting")
@@ -377,15 +382,11 @@ class Mounted:
         self._event(logging.INFO, "outbox after unmount", remaining=results[1])
         async with self._leaving:
             if not self.gone.is_set():
-                await self._clear_directory()
+                try:  # When the connection was aborted, the dead mount is still there.
+                    await self._take_down(mountpoint.unmount_pipe, "clear", lazy=True)
+                except PipefsError as error:
+                    self._event(logging.ERROR, "cannot clear the mount point", error=error)
                 await self._end_worker()
-
-    async def _clear_directory(self) -> None:
-        """When the connection was aborted, the dead mount is still there."""
-        try:
-            await self._take_down(mountpoint.unmount_pipe, "clear", lazy=True)
-        except PipefsError as error:
-            self._event(logging.ERROR, "cannot clear the mount point", error=error)
 
     async def _take_down(
         self, work: Callable[..., tuple[Answer, int | None]], what: str, **more: bool

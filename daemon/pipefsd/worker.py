@@ -25,6 +25,7 @@ from pipefs.errors import PipefsError, UsageError
 from pipefs.protocol import (
     Flush,
     GetStatus,
+    MountStatus,
     Ping,
     Pong,
     Refresh,
@@ -173,6 +174,11 @@ class _Worker:
             elif isinstance(message, handoff.CancelDrain):
                 if message.number in self.drains:
                     self.drains[message.number].set()
+            elif isinstance(message, handoff.Ask):
+                # A thread: figures may wait for the disk, and the supervisor's word must not.
+                threading.Thread(
+                    target=self._tell, args=(service, message.number), name="tell", daemon=True
+                ).start()
             else:
                 self._leave(unmounted=message.unmounted)
         self._supervisor_died()
@@ -209,6 +215,22 @@ class _Worker:
             self.send(handoff.Draining(order.number, files, size, done=True, error=failed))
             return
         self.send(handoff.Draining(order.number, files, size, done=True))
+
+    def _tell(self, service: Service, number: int) -> None:
+        try:
+            status = msgspec.convert(self._status(service), MountStatus)
+        except Exception:  # A thread's top: without an answer the status line says so.
+            log.exception("no figures for the status line")
+            return
+        told = handoff.Told(
+            number=number,
+            files=status.dirty_files,
+            bytes=status.dirty_bytes,
+            conflicts=status.conflicts,
+            cache_bytes=status.cache_bytes,
+            offline=status.state == "offline",
+        )
+        self.send(told)
 
     # --- the command line ---------------------------------------------------------------------
 

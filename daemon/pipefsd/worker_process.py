@@ -69,8 +69,9 @@ class WorkerProcess:
         self.exited: asyncio.Future[int] = loop.create_future()
         self.failed = False
         """It said why it could not start (as opposed to a crash)."""
-        self._drains = 0
+        self._numbered = 0
         self._waiting: dict[int, _Waiting] = {}
+        self._asked: dict[int, asyncio.Future[handoff.Told]] = {}
         self._on_gone = on_gone
         for future in (self.ready, self.negotiated):
             # Not everybody waits for both; an error nobody asked for is logged elsewhere.
@@ -112,8 +113,8 @@ class WorkerProcess:
         worker goes back to serving. Raises `WorkerDied`, or what kept the service from it."""
         if self.exited.done():
             raise WorkerDied(f"the worker of {self.label} is not running")
-        self._drains += 1
-        number = self._drains
+        self._numbered += 1
+        number = self._numbered
         done: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Waiting(done, progress)
         self.send(handoff.Drain(number, timeout_s))
@@ -124,6 +125,20 @@ class WorkerProcess:
             raise
         finally:
             del self._waiting[number]
+
+    async def ask(self) -> handoff.Told:
+        """Its figures. Raises `WorkerDied`; whoever calls bounds the time."""
+        if self.exited.done():
+            raise WorkerDied(f"the worker of {self.label} is not running")
+        self._numbered += 1
+        number = self._numbered
+        told: asyncio.Future[handoff.Told] = asyncio.get_running_loop().create_future()
+        self._asked[number] = told
+        self.send(handoff.Ask(number))
+        try:
+            return await told
+        finally:
+            del self._asked[number]
 
     def _readable(self) -> None:
         while True:
@@ -156,6 +171,10 @@ class WorkerProcess:
                 self.ready.set_exception(error_from_wire(message.error))
         elif isinstance(message, handoff.Gone):
             self._on_gone()
+        elif isinstance(message, handoff.Told):
+            asked = self._asked.get(message.number)
+            if asked is not None and not asked.done():
+                asked.set_result(message)
         elif message.number in self._waiting:
             self._waiting[message.number].take(message)
 
@@ -166,7 +185,8 @@ class WorkerProcess:
         self._link.close()
         died = WorkerDied(f"the worker of {self.label} died ({describe_status(status)})")
         waiting = [waiting.done for waiting in self._waiting.values()]
-        futures: list[asyncio.Future[Any]] = [self.ready, self.negotiated, *waiting]
+        asked = self._asked.values()
+        futures: list[asyncio.Future[Any]] = [self.ready, self.negotiated, *waiting, *asked]
         for future in futures:
             if not future.done():
                 future.set_exception(died)
