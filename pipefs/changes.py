@@ -7,12 +7,18 @@ import stat
 
 from pipefs.commits import Change
 from pipefs.keys import bytes_of
-from pipefs.records import NO_MODE, Content, Inode
+from pipefs.records import HARD_LINK, NO_MODE, Content, Inode
+
+_KINDS = {"mkdir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 
 
 def inode_of(change: Change, commit_time_ns: int) -> Inode:
     """A base inode as a change describes it; number 0 until one is chosen."""
-    kind = {"mkdir": stat.S_IFDIR, "symlink": stat.S_IFLNK}.get(change.op, stat.S_IFREG)
+    kind = _KINDS.get(change.op, stat.S_IFREG)
+    if change.op == "special":
+        kind = stat.S_IFMT(change.mode or stat.S_IFIFO)
+    elif change.op == "link":
+        return Inode(ino=0, mode=HARD_LINK)
     plain = {stat.S_IFDIR: 0o755, stat.S_IFLNK: 0o777}.get(kind, 0o644)
     at = change.mtime if change.mtime is not None else commit_time_ns
     target = bytes_of(change.target)
@@ -24,8 +30,7 @@ def inode_of(change: Change, commit_time_ns: int) -> Inode:
         size=len(target) if kind == stat.S_IFLNK else change.size,
         mtime_ns=at,
         ctime_ns=change.ctime if change.ctime is not None else at,
-        atime_ns=at,
-        nlink=2 if kind == stat.S_IFDIR else 1,
+        atime_ns=change.atime or 0,
         rdev=change.rdev,
         target=target,
         xattrs=xattrs_of(change),
@@ -38,15 +43,22 @@ def merge_attributes(node: Inode, change: Change) -> None:
         node.mode = node.kind | stat.S_IMODE(change.mode)
     node.uid = node.uid if change.uid is None else change.uid
     node.gid = node.gid if change.gid is None else change.gid
-    node.mtime_ns = node.mtime_ns if change.mtime is None else change.mtime
+    if change.mtime is not None:
+        node.mtime_ns, node.atime_ns = change.mtime, change.atime or 0
     node.ctime_ns = node.ctime_ns if change.ctime is None else change.ctime
     if change.xattrs is not None:
         node.xattrs = xattrs_of(change)
 
 
+_CARRIED = (
+    *("mode", "uid", "gid", "mtime_ns", "ctime_ns", "atime_ns"),
+    *("xattrs", "target", "rdev", "alias"),
+)
+
+
 def carry_over(mine: Inode, old: Inode, new: Inode) -> None:
     """Merge attributes: what we left as it was (`old`) becomes what it is now (`new`)."""
-    for name in ("mode", "uid", "gid", "mtime_ns", "ctime_ns", "xattrs", "target", "rdev"):
+    for name in _CARRIED:
         if getattr(mine, name) == getattr(old, name):
             setattr(mine, name, getattr(new, name))
     if not mine.is_file and mine.target == new.target:
@@ -77,4 +89,5 @@ def same_thing(mine: Inode, theirs: Inode) -> bool:
         return False
     if mine.is_file:
         return theirs.content is not None and theirs.content.same_version(mine.content)
-    return mine.is_dir or (mine.target == theirs.target and mine.rdev == theirs.rdev)
+    same = (mine.target, mine.rdev, mine.alias) == (theirs.target, theirs.rdev, theirs.alias)
+    return mine.is_dir or same

@@ -52,6 +52,7 @@ def check(v: View, staging: StagingArea | None = None) -> Iterator[Problem]:
     yield from overlay_differs(v)
     yield from ready_is_announced(v)
     yield from side_tables(v)
+    yield from links_have_files(v)
     yield from keys_are_found(v)
     if staging is not None:
         yield from staging_has_marks(v, staging)
@@ -186,9 +187,27 @@ def ready_is_announced(v: View) -> Iterator[Problem]:
             yield Problem("ready-for-nothing", _where(v, _ino(k)), f"inode {_ino(k)}")
     for k, raw in v.scan("oinodes"):
         node = decode_inode(raw)
-        waits = node.is_file and node.content is None
+        waits = tree.waits_for_content(v, node)
         if node.parent and node.dirty & Dirty.ANNOUNCE and not waits and not v.has("ready", k):
             yield Problem("not-ready", _where(v, node.ino), f"inode {node.ino}")
+
+
+def links_have_files(v: View) -> Iterator[Problem]:
+    """A hard link means a file that exists on its side, and the file knows of it."""
+    for side, table, look in (
+        ("base", "inodes", tree.base_inode),
+        ("live", "inodes", tree.inode),
+        ("live", "oinodes", tree.overlay_inode),
+    ):
+        for k, _ in v.scan(table):
+            link = look(v, _ino(k))
+            if link is None or not link.alias or not link.parent:
+                continue
+            file = (tree.base_inode if side == "base" else tree.inode)(v, link.alias)
+            if file is None or not file.parent or file.is_dir or file.alias:
+                yield Problem(f"{side}-link-without-file", _where(v, link.ino), f"{link.alias}")
+            elif not v.has("links", link.alias.to_bytes(8, "big") + k):
+                yield Problem("link-not-indexed", _where(v, link.ino), f"{link.alias}")
 
 
 def side_tables(v: View) -> Iterator[Problem]:

@@ -5,8 +5,8 @@ It names the log's epoch and the SHA-256 of its predecessor, so a log that someb
 replaced is noticed. docs/FORMAT.md specifies every field.
 
 Order inside a commit: `move` and `delete` name paths as they were before it; all these names are
-detached at once; then directories, links, versions and moved names are attached at their paths as
-they are after it, parents first; `attr` comes last.
+detached at once; then directories, symbolic links, versions and moved names are attached at their
+paths as they are after it, parents first; then hard links; `attr` comes last.
 
 Formats are pure; `CommitLog` is the sequence over a store. No thread, no tree.
 """
@@ -25,7 +25,10 @@ from pipefs.lease import WriterLease
 from pipefs.stores.base import WRITE_ID_KEY, Store
 from pipefs.version import VERSION
 
-FORMAT = 1
+FORMAT = 2
+"""2 added hard links (`link`). A commit says the lowest format that has all it needs, so an older
+pipefs reads on until it meets what it does not know."""
+_SINCE = {"link": 2}
 PROGRAM = f"pipefs {VERSION}"
 PREFIX = ".pipefs/commits/"
 DIGEST_KEY = "pipefs-sha256"
@@ -38,11 +41,11 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One change. `op` decides which fields count; paths are escaped like keys."""
 
     op: str
-    """put | mkdir | symlink | special | move | delete | attr"""
+    """put | mkdir | symlink | special | link | move | delete | attr"""
     path: str
     """Where it is after the commit (`delete`: before it)."""
     source: str = ""
-    """move: where it was before the commit."""
+    """move: where it was before the commit. link: a path of the file after the commit."""
     key: str = ""
     """put: the object's key where that is not the path."""
     version: str | None = None
@@ -59,8 +62,10 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     uid: int | None = None
     gid: int | None = None
     mtime: int | None = None
-    """ns since the epoch, like ctime."""
+    """ns since the epoch, like ctime and atime."""
     ctime: int | None = None
+    atime: int | None = None
+    """Only where it is not mtime: somebody set it."""
     rdev: int = 0
     xattrs: dict[str, str] | None = None
     """Names escaped like key components, values in base64."""
@@ -238,7 +243,7 @@ class CommitLog:
         self.require(position)
         epoch = position.epoch if position.number else str(uuid.uuid4())
         commit = Commit(
-            format=FORMAT,
+            format=max((_SINCE.get(c.op, 1) for c in changes), default=1),
             program=PROGRAM,
             epoch=epoch,
             number=position.number + 1,

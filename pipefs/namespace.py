@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from pipefs import acl, tree
+from pipefs import acl, links, tree
 from pipefs.db import Txn, View
 from pipefs.inodes import InoSource
 from pipefs.keys import MAX_NAME_BYTES, is_natural, key_of
@@ -57,6 +57,12 @@ def check_name(v: View, parent: int, name: bytes, *, prefix_bytes: int) -> None:
 
 
 def lookup(v: View, parent: int, name: bytes) -> Inode:
+    """The file a name means (of a hard link: the one it is a link to)."""
+    return links.target(v, _named(v, parent, name))
+
+
+def _named(v: View, parent: int, name: bytes) -> Inode:
+    """The inode that has this name: of a hard link, the link itself."""
     entry = tree.name_entry(v, parent, name)
     if entry is None:
         raise fail(errno.ENOENT, name)
@@ -71,7 +77,7 @@ def make(t: Txn, inos: InoSource, parent: int, name: bytes, node: Inode, now: in
     if node.kind in _INHERITING:
         node.mode, node.xattrs = acl.inherit(tree.need(t, parent).xattrs, node.mode)
     node.ino = inos.take(t)
-    node.mtime_ns = node.ctime_ns = node.atime_ns = now
+    node.mtime_ns = node.ctime_ns = now
     node.dirty |= Dirty.ANNOUNCE
     tree.set_name(t, parent, name, node)
     tree.put_inode(t, node)
@@ -81,18 +87,56 @@ def make(t: Txn, inos: InoSource, parent: int, name: bytes, node: Inode, now: in
     return node
 
 
+def make_nameless(t: Txn, inos: InoSource, node: Inode, now: int) -> Inode:
+    """Give a new file a number but no name (O_TMPFILE): an orphan until `link` names it."""
+    node.ino = inos.take(t)
+    node.mtime_ns = node.ctime_ns = now
+    tree.put_inode(t, node)
+    t.put("orphans", ino_key(node.ino), b"")
+    return node
+
+
+def link(t: Txn, inos: InoSource, ino: int, parent: int, name: bytes, now: int) -> Inode:
+    """link(2): one more name for a file, or the first for a nameless one. Returns the file.
+
+    EPERM for directories, EEXIST, ENOENT for a file whose last name was removed.
+    """
+    file = tree.inode(t, ino)
+    if file is None:
+        raise fail(errno.ESTALE, name)
+    if file.is_dir:
+        raise fail(errno.EPERM, name)
+    if tree.name_entry(t, parent, name) is not None:
+        raise fail(errno.EEXIST, name)
+    if file.parent:
+        further = links.new(file)
+        further.ino, further.dirty = inos.take(t), Dirty.ANNOUNCE
+        tree.set_name(t, parent, name, further)
+        tree.put_inode(t, further)
+        links.record(t, further)
+    elif file.content is None:
+        t.delete("orphans", ino_key(ino))
+        tree.set_name(t, parent, name, file)
+    else:
+        raise fail(errno.ENOENT, name)
+    _changed(t, file, now)
+    tree.touch_dir(t, parent, now)
+    return file
+
+
 def unlink(t: Txn, parent: int, name: bytes, now: int) -> Inode:
-    """Remove a name of something that is no directory; the inode becomes an orphan."""
-    node = lookup(t, parent, name)
+    """Remove a name of something that is no directory; without another one the inode becomes an
+    orphan. Returns the file."""
+    node = _named(t, parent, name)
     if node.is_dir:
         raise fail(errno.EISDIR, name)
     _remove(t, parent, name, node, now)
     tree.touch_dir(t, parent, now)
-    return node
+    return links.target(t, node)
 
 
 def rmdir(t: Txn, parent: int, name: bytes, now: int) -> Inode:
-    node = lookup(t, parent, name)
+    node = _named(t, parent, name)
     if not node.is_dir:
         raise fail(errno.ENOTDIR, name)
     if not tree.is_empty(t, node.ino):
@@ -103,6 +147,29 @@ def rmdir(t: Txn, parent: int, name: bytes, now: int) -> Inode:
 
 
 def _remove(t: Txn, parent: int, name: bytes, node: Inode, now: int) -> None:
+    """Take a name from the live tree, and with the last one the inode."""
+    if node.alias:
+        links.remove(t, node)
+        _changed(t, tree.need(t, node.alias), now)
+    elif further := links.of(t, node.ino):
+        tree.clear_name(t, parent, name, _tombstone_key(t, parent, name, moving=node.ino))
+        links.promote(t, node, further[0])
+        node.ctime_ns = now
+        _moved(t, node, now)
+    else:
+        _remove_last(t, parent, name, node, now)
+    if tree.is_empty(t, parent):
+        want_marker(t, parent)
+
+
+def _changed(t: Txn, file: Inode, now: int) -> None:
+    """The number of a file's names changed: so does its ctime."""
+    file.ctime_ns = now
+    file.dirty |= Dirty.ANNOUNCE
+    tree.put_inode(t, file)
+
+
+def _remove_last(t: Txn, parent: int, name: bytes, node: Inode, now: int) -> None:
     if node.content is not None:
         want_gone(t, node.content)
     marker = _marker_to_go(t, node) if node.is_dir else None
@@ -117,8 +184,6 @@ def _remove(t: Txn, parent: int, name: bytes, node: Inode, now: int) -> None:
     t.delete("relocate", ino_key(node.ino))
     t.delete("conflicts", ino_key(node.ino))
     t.put("orphans", ino_key(node.ino), b"")
-    if tree.is_empty(t, parent):
-        want_marker(t, parent)
 
 
 def want_gone(t: Txn, content: Content) -> None:
@@ -160,11 +225,11 @@ def rename(
 
     A directory moves in O(1): its children stay where they are, below it.
     """
-    node = lookup(t, parent, name)
+    node = _named(t, parent, name)
     found = tree.name_entry(t, parent2, name2)
     other = tree.need(t, found.ino) if found is not None else None
-    if other is not None and other.ino == node.ino:
-        return None
+    if other is not None and (other.alias or other.ino) == (node.alias or node.ino):
+        return None  # two names of one file: rename(2) leaves both
     _check_rename(t, node, parent, other, parent2, name2, flags)
     if flags & RENAME_EXCHANGE and other is not None:
         _exchange(t, node, other, (parent, name), (parent2, name2))
@@ -177,9 +242,11 @@ def rename(
             want_marker(t, parent)
     node.ctime_ns = now
     _moved(t, node, now)
+    if node.alias:
+        _changed(t, tree.need(t, node.alias), now)
     for directory in {parent, parent2}:
         tree.touch_dir(t, directory, now)
-    return None if flags & RENAME_EXCHANGE else other
+    return links.target(t, other) if other is not None and not flags & RENAME_EXCHANGE else None
 
 
 def _check_rename(
@@ -254,8 +321,9 @@ def set_attributes(t: Txn, ino: int, new: Attributes, now: int) -> Inode:
         node.mode = node.kind | stat.S_IMODE(mode)
     node.uid = node.uid if uid is None else uid
     node.gid = node.gid if gid is None else gid
-    node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
     node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
+    if atime_ns is not None:
+        node.atime_ns = 0 if atime_ns == node.mtime_ns else atime_ns
     node.ctime_ns = now
     if node.parent or ino == ROOT_INO:
         node.dirty |= Dirty.ANNOUNCE
@@ -270,7 +338,6 @@ def new_inode(kind: int, mode: int, uid: int, gid: int) -> Inode:
         mode=kind | stat.S_IMODE(mode),
         uid=uid,
         gid=gid,
-        nlink=1,
         dirty=Dirty.CONTENT if kind == stat.S_IFREG else 0,
     )
 
@@ -279,7 +346,6 @@ def ensure_root(t: Txn, now: int) -> None:
     """Make the root directory of an empty tree, in the base."""
     if tree.base_inode(t, ROOT_INO) is None:
         root = Inode(ino=ROOT_INO, mode=stat.S_IFDIR | 0o755, mtime_ns=now, ctime_ns=now)
-        root.atime_ns = now
         t.put("inodes", ino_key(ROOT_INO), encode(root))
 
 
@@ -300,8 +366,10 @@ __all__ = [
     "RENAME_NOREPLACE",
     "check_name",
     "ensure_root",
+    "link",
     "lookup",
     "make",
+    "make_nameless",
     "new_inode",
     "purge",
     "rename",

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipefs import tree
+from pipefs import basetree, links, tree
 from pipefs.commits import MAX_CHANGES, Change
 from pipefs.db import Txn, View
 from pipefs.keys import component_of, is_natural
@@ -62,11 +62,12 @@ def collect(
         names = tree.names_to(v, node.ino) if node is not None else None
         if node is None or names is None:
             continue
-        if names and stays_local(names) and tree.base_inode(v, node.ino) is None:
+        if _is_kept(v, node, names, stays_local):
             kept.append((node.ino, node.generation))
         else:
             nodes.append((node, names))
-    nodes.sort(key=lambda item: len(item[1]))
+    # Parents before children; hard links after their files.
+    nodes.sort(key=lambda item: (item[0].alias != 0, len(item[1])))
     blocked: set[int] = set()
     while True:
         batch, moved = _plan(v, nodes, blocked, limit)
@@ -81,6 +82,21 @@ def collect(
     return batch
 
 
+def _is_kept(
+    v: View, node: Inode, names: list[bytes], stays_local: Callable[[list[bytes]], bool]
+) -> bool:
+    """Whether others never hear of this inode: each of its names stays local, or for a hard link
+    its own name or each name of its file."""
+    if not names or tree.base_inode(v, node.ino) is not None:
+        return False
+    if not node.alias:
+        return links.all_local(v, node, names, stays_local)
+    file = links.target(v, node)
+    return stays_local(names) or links.all_local(
+        v, file, tree.names_to(v, file.ino) or [], stays_local
+    )
+
+
 def _plan(
     v: View, nodes: list[tuple[Inode, list[bytes]]], blocked: set[int], limit: int
 ) -> tuple[Batch, set[int]]:
@@ -93,7 +109,7 @@ def _plan(
             break
         if node.ino in blocked or not _parent_announced(v, node, planned):
             continue
-        changes = _changes_for(v, node, names)
+        changes = _changes_for(v, node, names, planned)
         if changes is None:
             continue
         if not changes:
@@ -111,14 +127,16 @@ def _parent_announced(v: View, node: Inode, planned: set[int]) -> bool:
     return node.ino == ROOT_INO or node.parent in planned or v.has("inodes", ino_key(node.parent))
 
 
-def _changes_for(v: View, node: Inode, names: list[bytes]) -> list[Change] | None:
+def _changes_for(
+    v: View, node: Inode, names: list[bytes], planned: set[int]
+) -> list[Change] | None:
     """Changes that announce this inode; None: not finished yet; []: the base knows all of it."""
     base = tree.base_inode(v, node.ino)
     path = tree.path_text(names)
     if base is None:
-        if node.is_file and node.content is None:
+        if tree.waits_for_content(v, node):
             return None
-        return [_creation(node, path)]
+        return _link(v, node, path, planned) if node.alias else [_creation(node, path)]
     changes = []
     if (base.parent, base.name) != (node.parent, node.name):
         source = tree.base_names_to(v, node.ino)
@@ -132,8 +150,19 @@ def _changes_for(v: View, node: Inode, names: list[bytes]) -> list[Change] | Non
     return changes
 
 
+def _link(v: View, node: Inode, path: str, planned: set[int]) -> list[Change] | None:
+    """A new hard link, once its file is in the base or in the same batch."""
+    known = tree.names_to if node.alias in planned else tree.base_names_to
+    file = known(v, node.alias) if node.alias in planned or _in_base(v, node.alias) else None
+    return [Change(op="link", path=path, source=tree.path_text(file))] if file else None
+
+
+def _in_base(v: View, ino: int) -> bool:
+    return v.has("inodes", ino_key(ino))
+
+
 def _attributes(n: Inode) -> tuple[object, ...]:
-    times = () if n.is_file and n.dirty & Dirty.CONTENT else (n.mtime_ns,)
+    times = () if n.is_file and n.dirty & Dirty.CONTENT else (n.mtime_ns, n.atime_ns)
     return (n.mode, n.uid, n.gid, n.xattrs or None, *times)
 
 
@@ -151,6 +180,8 @@ def _common(change: Change, node: Inode) -> Change:
     change.mode = None if node.mode & NO_MODE else node.mode
     change.uid, change.gid = _id_or_none(node.uid), _id_or_none(node.gid)
     change.mtime, change.ctime = node.mtime_ns, node.ctime_ns
+    if node.atime_ns not in (0, node.mtime_ns):
+        change.atime = node.atime_ns
     change.xattrs = wire_xattrs(node.xattrs)
     return change
 
@@ -265,14 +296,14 @@ def land(t: Txn, batch: Batch, number: int) -> None:
     """Move what commit `number` announced from the overlay into the base."""
     settle(t, batch)
     for parent, name in batch.removed:
-        tree.base_drop(t, parent, name, number)
+        basetree.drop(t, parent, name, number)
         over = tree.overlay_name(t, parent, name)
         if over is not None and over.ino == 0:
             t.delete("onames", name_key(parent, name))
     for node in batch.nodes:
         old = tree.base_inode(t, node.ino)
         if old is not None and (old.parent, old.name) != (node.parent, node.name):
-            tree.base_drop(t, old.parent, old.name, number, keep_inode=True)
+            basetree.drop(t, old.parent, old.name, number, keep_inode=True)
             _clear_tombstone(t, old.parent, old.name)
     for node in batch.nodes:
         _land_node(t, node, number)
@@ -290,9 +321,9 @@ def _land_node(t: Txn, node: Inode, number: int) -> None:
         return
     replaced = tree.base_name(t, node.parent, node.name)
     if replaced is not None and replaced.ino != node.ino:
-        tree.base_drop(t, node.parent, node.name, number)
+        basetree.drop(t, node.parent, node.name, number)
     live = tree.inode(t, node.ino)
-    tree.base_put(t, node.parent, node.name, node, number)
+    basetree.put(t, node.parent, node.name, node, number)
     over = tree.overlay_name(t, node.parent, node.name)
     here = live is not None and (live.parent, live.name) == (node.parent, node.name)
     if here:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipefs import tree
+from pipefs import links, tree
 from pipefs.db import StateDB
 from pipefs.files import LocalFiles
 
@@ -43,9 +43,10 @@ def count_pending(
         if mark is None or not (mark.changed or mark.writers):
             continue
         with db.view() as v:
-            names = tree.names_to(v, ino)
-        if not names or stays_local(names):
-            continue
+            node = tree.inode(v, ino)
+            names = tree.names_to(v, ino) if node is not None else None
+            if node is None or not names or links.all_local(v, node, names, stays_local):
+                continue
         st = files.stat(ino)
         if st is not None and mark.changed:
             out.files += 1

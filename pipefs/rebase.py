@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import stat
 
-from pipefs import tree
+from pipefs import basetree, tree
 from pipefs.changes import content_of, inode_of, merge_attributes
 from pipefs.commits import Change, Commit
 from pipefs.conflicts import Effects
@@ -64,13 +64,16 @@ class Rebase(Contents):
     def apply(self) -> Effects:
         moves = self._detach()
         rank = {"move": 0, "mkdir": 0}
-        attach = [c for c in self.commit.changes if c.op not in ("delete", "attr")]
+        attach = [c for c in self.commit.changes if c.op not in ("delete", "link", "attr")]
         attach.sort(key=lambda c: (c.path.count("/"), rank.get(c.op, 1)))
         for change in attach:
             if change.op == "move":
                 self._attach_moved(change, moves.get(change.source))
             else:
                 self._attach(change)
+        for change in self.commit.changes:
+            if change.op == "link":
+                self._attach_link(change)
         for change in self.commit.changes:
             if change.op == "attr":
                 self._attributes(change)
@@ -94,11 +97,12 @@ class Rebase(Contents):
             if node is not None:
                 moves[path] = (*place, node)
         for parent, name, _node in moves.values():
-            tree.base_drop(self.t, parent, name, self.commit.number, keep_inode=True)
+            basetree.drop(self.t, parent, name, self.commit.number, keep_inode=True)
             self._name_left(parent, name)
         # Deepest first, so that a directory is empty when its turn comes.
         for parent, name in reversed(deletes):
             self._delete(parent, name)
+        self._drop_dangling()
         return {path: node for path, (_, _, node) in moves.items()}
 
     def _directory(self, names: list[bytes]) -> int:
@@ -132,7 +136,7 @@ class Rebase(Contents):
             self._delete(parent, name)  # renamed over what was there
         self._clear_way(parent, name, node)
         live = tree.overlay_inode(self.t, node.ino)
-        tree.base_put(self.t, parent, name, node, self.commit.number)
+        basetree.put(self.t, parent, name, node, self.commit.number)
         if live is None:
             self._settle_name(parent, name, node)
         elif (live.parent, live.name) == (node.parent, node.name):
@@ -181,8 +185,10 @@ class Rebase(Contents):
         self.effects.entries.add((base.parent, base.name))
 
     def _attach_other(self, change: Change, parent: int, name: bytes) -> int:
-        """A directory, link or special file; returns its inode number."""
-        node = inode_of(change, self.commit.time)
+        """A directory, symbolic link or special file; returns its inode number."""
+        return self._attach_node(inode_of(change, self.commit.time), parent, name)
+
+    def _attach_node(self, node: Inode, parent: int, name: bytes) -> int:
         entry = tree.base_name(self.t, parent, name)
         if entry is not None and entry.kind == node.kind:
             old = tree.base_inode(self.t, entry.ino)
@@ -194,13 +200,31 @@ class Rebase(Contents):
             node.ino = self.inos.take(self.t)
         else:
             node.ino = self._clear_way(parent, name, node) or self.inos.take(self.t)
-        tree.base_put(self.t, parent, name, node, self.commit.number)
+        basetree.put(self.t, parent, name, node, self.commit.number)
         self._settle_name(parent, name, node)
         return node.ino
 
-    def _attributes(self, change: Change) -> None:
-        ino = tree.base_walk(self.t, names_of(change.path)) if change.path else int(ROOT_INO)
+    def _attach_link(self, change: Change) -> None:
+        file = self._file_at(change.source)
+        if file is None or file.is_dir:
+            return  # not known here: a listing will find what there is
+        names = names_of(change.path)
+        parent = self._directory(names[:-1])
+        node = inode_of(change, self.commit.time)
+        node.alias = file.ino
+        ino = self._attach_node(node, parent, names[-1])
+        self._revive(parent)
+        self._revive_file(file, ino)
+        self.effects.attributes.add(file.ino)
+
+    def _file_at(self, path: str) -> Inode | None:
+        """What a path of the base means, of a hard link the file."""
+        ino = tree.base_walk(self.t, names_of(path)) if path else int(ROOT_INO)
         node = tree.base_inode(self.t, ino) if ino is not None else None
+        return tree.base_inode(self.t, node.alias) if node is not None and node.alias else node
+
+    def _attributes(self, change: Change) -> None:
+        node = self._file_at(change.path)
         if node is None:
             return
         old = decode_inode(encode(node))

@@ -28,6 +28,10 @@ NO_MODE = 1 << 20
 """Bit of `Inode.mode`: the permission bits are a guess, for an object that has none of its own."""
 
 
+HARD_LINK = 0o160000
+"""File type of an inode that is only a further name of another one (no st_mode has it)."""
+
+
 class Content(msgspec.Struct, array_like=True, frozen=True):
     """A version of an object: where a file's bytes are. `version_id` None without versioning."""
 
@@ -58,6 +62,7 @@ class Inode(msgspec.Struct, array_like=True):
     mtime_ns: int = 0
     ctime_ns: int = 0
     atime_ns: int = 0
+    """As utimensat(2) set it; 0: it follows mtime."""
     nlink: int = 1
     rdev: int = 0
     parent: int = 0
@@ -74,6 +79,8 @@ class Inode(msgspec.Struct, array_like=True):
     """Bits of `Dirty`; always 0 in the base."""
     generation: int = 0
     """Grows with each change of the overlay inode, so that a late answer can see it is late."""
+    alias: int = 0
+    """Of a hard link: the inode it is a name of."""
 
     @property
     def is_dir(self) -> bool:

@@ -30,8 +30,6 @@ from pipefs.records import (
     decode_name,
     encode,
     ino_key,
-    ino_of,
-    key_id,
     name_key,
 )
 from pipefs.types import ROOT_INO, Ino
@@ -54,6 +52,7 @@ TABLES = (
     "markers",  # ino → since, ns                  empty directories that want a marker object
     "replies",  # slot → Reply: what was answered last, for requests that come again
     "bykey",  # key_id → ino                          base files whose key is not their path
+    "links",  # ino of a file, ino of a hard link → b"": see `pipefs.links`
 )
 
 # --- reading ----------------------------------------------------------------------------------
@@ -215,8 +214,26 @@ def put_inode(t: Txn, node: Inode) -> None:
     key = ino_key(node.ino)
     t.put("oinodes", key, encode(node))
     named = node.parent or node.ino == ROOT_INO  # others hear nothing of an orphan
-    if named and node.dirty & Dirty.ANNOUNCE and not (node.is_file and node.content is None):
+    if named and node.dirty & Dirty.ANNOUNCE and not waits_for_content(t, node):
         t.put("ready", key, b"")
+        if node.is_file and t.count("links"):
+            _links_are_ready(t, node.ino)
+
+
+def waits_for_content(v: View, node: Inode) -> bool:
+    """Whether an inode cannot be announced yet: its file, or that of a hard link, has no version
+    in the store."""
+    if node.alias:
+        file = inode(v, node.alias)
+        return file is None or waits_for_content(v, file)
+    return node.is_file and node.content is None
+
+
+def _links_are_ready(t: Txn, ino: int) -> None:
+    for k, _ in t.scan("links", ino_key(ino), ino_key(ino + 1)):
+        link = overlay_inode(t, int.from_bytes(k[8:], "big"))
+        if link is not None and link.parent and link.alias == ino and link.dirty & Dirty.ANNOUNCE:
+            t.put("ready", k[8:], b"")
 
 
 def set_name(t: Txn, parent: int, name: bytes, node: Inode) -> None:
@@ -254,81 +271,6 @@ def drop_overlay_inode(t: Txn, ino: int) -> None:
     t.delete("ready", ino_key(ino))
 
 
-# --- changing the base ------------------------------------------------------------------------
-
-
-def base_put(t: Txn, parent: int, name: bytes, node: Inode, commit: int) -> None:
-    """Put an inode under a name of the base as of `commit`; the name's former state is history."""
-    _remember(t, parent, name, commit)
-    node = _as_base(node, parent, name)
-    t.put("names", name_key(parent, name), encode(NameEntry(node.ino, node.kind, commit)))
-    old = base_inode(t, node.ino)
-    _index_key(t, node, old, base_names_to(t, parent))
-    t.put("inodes", ino_key(node.ino), encode(node))
-    if node.is_dir and old is not None and (old.parent, old.name) != (parent, name):
-        _index_below(t, node.ino)
-
-
-def base_drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool = False) -> None:
-    """Remove a name of the base as of `commit` (with its inode, unless it moves elsewhere)."""
-    entry = base_name(t, parent, name)
-    if entry is None:
-        return
-    _remember(t, parent, name, commit)
-    t.delete("names", name_key(parent, name))
-    if not keep_inode:
-        node = base_inode(t, entry.ino)
-        if node is not None:
-            _unindex_key(t, node)
-        t.delete("inodes", ino_key(entry.ino))
-        over = overlay_inode(t, entry.ino)
-        if over is not None and not over.parent and not t.has("orphans", ino_key(entry.ino)):
-            drop_overlay_inode(t, entry.ino)
-
-
-def _as_base(node: Inode, parent: int, name: bytes) -> Inode:
-    copy = decode_inode(encode(node))
-    copy.parent, copy.name, copy.dirty, copy.generation = parent, name, 0, 0
-    if copy.is_file and copy.content is not None:
-        copy.size = copy.content.size  # newer bytes may be in staging: they are the overlay's
-    return copy
-
-
-def _index_key(t: Txn, node: Inode, old: Inode | None, above: list[bytes] | None) -> None:
-    """Keep `bykey` true: keys that are not their file's path, so a listing can find the file."""
-    if old is not None:
-        _unindex_key(t, old)
-    if node.content is None:
-        return
-    if above is None or "/".join(map(component_of, [*above, node.name])) != node.content.key:
-        k = key_id(node.content.key)
-        other = base_inode(t, ino_of(t.get("bykey", k) or ino_key(0)))
-        if other is None or other.content is None or other.content.key != node.content.key:
-            t.put("bykey", k, ino_key(node.ino))
-
-
-def _index_below(t: Txn, directory: int) -> None:
-    """A directory of the base moved: the keys of all files below it are no longer their paths."""
-    todo = [directory]
-    while todo:
-        at = todo.pop()
-        above = base_names_to(t, at)
-        for _, entry in list(base_children(t, at)):
-            node = base_inode(t, entry.ino)
-            if node is not None and node.is_dir:
-                todo.append(node.ino)
-            elif node is not None:
-                _index_key(t, node, node, above)
-
-
-def _unindex_key(t: Txn, node: Inode) -> None:
-    """Take a base file out of `bykey`; another file that has the same object stays."""
-    if node.content is not None:
-        k = key_id(node.content.key)
-        if t.get("bykey", k) == ino_key(node.ino):
-            t.delete("bykey", k)
-
-
 def base_names_to(v: View, ino: int) -> list[bytes] | None:
     out: list[bytes] = []
     while ino != ROOT_INO:
@@ -339,17 +281,6 @@ def base_names_to(v: View, ino: int) -> list[bytes] | None:
         ino = node.parent
     out.reverse()
     return out
-
-
-def _remember(t: Txn, parent: int, name: bytes, commit: int) -> None:
-    """Keep what a name of the base was until `commit`, if anything may still ask for it."""
-    entry = base_name(t, parent, name)
-    if entry is None or entry.commit >= commit or commit <= number(t, "history_from", 1 << 62):
-        return
-    node = base_inode(t, entry.ino)
-    if node is not None:
-        key = name_key(parent, name) + b"\0" + commit.to_bytes(8, "big")
-        t.put("history", key, encode((entry, node)))
 
 
 def files_of_base(v: View) -> Iterator[Inode]:

@@ -11,36 +11,31 @@ Thread-safe. Starts no thread and waits for the network only where a method says
 from __future__ import annotations
 
 import errno
-import stat
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 
 from pipefs import namespace, tree
 from pipefs.blocks import BlockCache
 from pipefs.cache.segments import Lease
 from pipefs.content import ContentReader, release_all
-from pipefs.db import StateDB, Txn
+from pipefs.db import StateDB
 from pipefs.errors import WouldBlock
 from pipefs.files import LocalFiles
-from pipefs.inodes import InoSource
+from pipefs.livetree import LiveTree
 from pipefs.pending import Pending, count_pending
 from pipefs.records import (
     Conflict,
     Content,
-    Inode,
-    NameEntry,
     decode_conflict,
     ino_key,
 )
-from pipefs.replies import Replies
 from pipefs.rescue import rescue
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Store
 
 
-class Volume:
+class Volume(LiveTree):
     """The live tree of one pipe and its contents.
 
     Args:
@@ -58,17 +53,11 @@ class Volume:
         prefix_bytes: int = 0,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.db = db
+        files = LocalFiles(db, staging, reader, clock=clock)
+        super().__init__(db, files, prefix_bytes=prefix_bytes, clock=clock)
         self.store = store
         self.cache = cache
         self.reader = reader
-        self.inos = InoSource()
-        self.files = LocalFiles(db, staging, reader, clock=clock)
-        self.replies = Replies(db)
-        self._prefix_bytes = prefix_bytes
-        self._clock = clock
-        with db.update() as t:
-            namespace.ensure_root(t, clock())
 
     def recover(self, *, same_mount: bool) -> None:
         """Take up the state that an earlier process left. `same_mount`: the kernel still has
@@ -90,148 +79,6 @@ class Volume:
                 self.inos.skip_past(t, max(unknown))
         for ino in unknown:
             rescue(self, ino)
-
-    # --- names --------------------------------------------------------------------------------
-
-    def lookup(self, parent: int, name: bytes) -> Inode:
-        """The inode at a name. OSError ENOENT."""
-        with self.db.view() as v:
-            node = namespace.lookup(v, parent, name)
-        return self._with_local(node)
-
-    def inode(self, ino: int) -> Inode:
-        """The live inode, sizes and times of local bytes included. OSError ENOENT (or ESTALE:
-        forgotten meanwhile)."""
-        with self.db.view() as v:
-            node = tree.inode(v, ino)
-        if node is None:
-            raise namespace.fail(errno.ESTALE)
-        return self._with_local(node)
-
-    def _with_local(self, node: Inode) -> Inode:
-        if node.is_file:
-            st = self.files.stat(node.ino)
-            if st is not None:
-                node.size = st.st_size
-                node.mtime_ns = st.st_mtime_ns
-                node.ctime_ns = max(node.ctime_ns, st.st_mtime_ns)
-        return node
-
-    def children(self, ino: int, after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
-        with self.db.view() as v:
-            return tree.children(v, ino, after, limit)
-
-    def child_inodes(self, entries: list[tuple[bytes, NameEntry]]) -> list[tuple[bytes, Inode]]:
-        """Inodes of directory entries, in one look at the state."""
-        with self.db.view() as v:
-            found = [(name, tree.inode(v, entry.ino)) for name, entry in entries]
-        return [(name, self._with_local(node)) for name, node in found if node is not None]
-
-    def mkdir(
-        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, unique: int = 0
-    ) -> Inode:
-        return self._make(parent, name, namespace.new_inode(stat.S_IFDIR, mode, uid, gid), unique)
-
-    def symlink(
-        self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, unique: int = 0
-    ) -> Inode:
-        node = namespace.new_inode(stat.S_IFLNK, 0o777, uid, gid)
-        node.target, node.size = target, len(target)
-        return self._make(parent, name, node, unique)
-
-    def _make(self, parent: int, name: bytes, node: Inode, unique: int) -> Inode:
-        with self._changing() as t:
-            namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
-            namespace.make(t, self.inos, parent, name, node, self._clock())
-            self.replies.record(t, unique, node.ino)
-        return node
-
-    def create(
-        self,
-        parent: int,
-        name: bytes,
-        mode: int,
-        uid: int,
-        gid: int,
-        *,
-        handle: int,
-        unique: int = 0,
-    ) -> Inode:
-        """Make an empty file, open for writing by `handle` (0: not open)."""
-        node = namespace.new_inode(stat.S_IFREG, mode, uid, gid)
-        self.files.staging.require_room()
-        try:
-            with self._changing() as t:
-                namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
-                namespace.make(t, self.inos, parent, name, node, self._clock())
-                names = tree.names_to(t, node.ino) or [name]
-                self.files.created(t, node, tree.path_text(names), handle)
-                self.replies.record(t, unique, node.ino, handle)
-        except BaseException:
-            if node.ino:
-                self.files.discard(node.ino)
-            raise
-        return node
-
-    def unlink(self, parent: int, name: bytes, *, unique: int = 0) -> Inode:
-        """Remove a file; returns its inode, now an orphan (see `forget_orphan`)."""
-        with self._changing() as t:
-            node = namespace.unlink(t, parent, name, self._clock())
-            self.replies.record(t, unique, node.ino)
-        return node
-
-    def rmdir(self, parent: int, name: bytes, *, unique: int = 0) -> Inode:
-        with self._changing() as t:
-            node = namespace.rmdir(t, parent, name, self._clock())
-            self.replies.record(t, unique, node.ino)
-        return node
-
-    def rename(
-        self, parent: int, name: bytes, parent2: int, name2: bytes, flags: int, *, unique: int = 0
-    ) -> Inode | None:
-        """rename(2); returns what was replaced, now an orphan."""
-        with self._changing() as t:
-            namespace.check_name(t, parent2, name2, prefix_bytes=self._prefix_bytes)
-            replaced = namespace.rename(t, parent, name, parent2, name2, flags, self._clock())
-            self.replies.record(t, unique, replaced.ino if replaced is not None else 0)
-        return replaced
-
-    def forget_orphan(self, ino: int) -> None:
-        """Nobody has this nameless inode open any more: let its bytes go."""
-        with self.db.view() as v:
-            node = tree.overlay_inode(v, ino)
-        if node is None or node.parent:
-            return
-        self.files.discard(ino)
-        with self.db.update() as t:
-            namespace.purge(t, ino)
-
-    def _changing(self) -> AbstractContextManager[Txn]:
-        return self.inos.update(self.db)
-
-    # --- attributes ---------------------------------------------------------------------------
-
-    def set_attributes(
-        self,
-        ino: int,
-        *,
-        mode: int | None = None,
-        uid: int | None = None,
-        gid: int | None = None,
-        atime_ns: int | None = None,
-        mtime_ns: int | None = None,
-    ) -> Inode:
-        """chmod, chown, utimens: recorded here, announced by commit, never a new version."""
-        self.files.set_times(ino, atime_ns, mtime_ns)
-        with self.db.update() as t:
-            node = namespace.set_attributes(
-                t, ino, (mode, uid, gid, atime_ns, mtime_ns), self._clock()
-            )
-        return self._with_local(node)
-
-    def truncate(self, ino: int, size: int, *, wait: bool) -> None:
-        """truncate(2). May wait for an upload to stop."""
-        self.files.truncate(ino, size, wait=wait)
 
     # --- contents -----------------------------------------------------------------------------
 
@@ -325,6 +172,10 @@ class Volume:
         held: list[Lease] = leases
         return [lease.data for lease in held], lambda: release_all(held)
 
+    def truncate(self, ino: int, size: int, *, wait: bool) -> None:
+        """truncate(2). May wait for an upload to stop."""
+        self.files.truncate(ino, size, wait=wait)
+
     def write(self, ino: int, offset: int, data: memoryview, *, wait: bool) -> int:
         """Into the staging file: safe from kill -9 when it returns, from power loss after
         `fsync`."""
@@ -376,21 +227,6 @@ class Volume:
     def outbox(self, stays_local: Callable[[list[bytes]], bool] = lambda _n: False) -> Pending:
         """Count what is not in the store yet; `local_only` files do not count."""
         return count_pending(self.db, self.files, stays_local)
-
-    def resolve(self, path: bytes) -> int:
-        """Inode at a path relative to the root ("" is the root). OSError ENOENT."""
-        names = [n for n in path.split(b"/") if n]
-        with self.db.view() as v:
-            node = tree.walk(v, names)
-        if node is None:
-            raise namespace.fail(errno.ENOENT, path)
-        return node.ino
-
-    def path_of(self, ino: int) -> str:
-        """The live path as text, "" for the root and for what has no name any more."""
-        with self.db.view() as v:
-            names = tree.names_to(v, ino)
-        return tree.path_text(names or [])
 
     def close(self) -> None:
         """Record all state durably. The volume is not used afterwards."""

@@ -166,6 +166,14 @@ class Machine:
         directory, name = _split(path)
         self.volume.symlink(self._parent(directory), name, target.encode(), 0, 0)
 
+    def link(self, path: str, new: str) -> None:
+        directory, name = _split(new)
+        self.volume.link(self.ino(path), self._parent(directory), name)
+
+    def mkfifo(self, path: str) -> None:
+        directory, name = _split(path)
+        self.volume.mknod(self._parent(directory), name, stat.S_IFIFO | 0o644, 0, 0, 0)
+
     def rm(self, path: str) -> None:
         directory, name = _split(path)
         gone = self.volume.unlink(self._parent(directory), name)
@@ -201,7 +209,23 @@ class Machine:
             return None
         if stat.S_ISLNK(node.mode):
             return os.fsdecode(node.target)
-        return self.read_inode(node)
+        return self.read_inode(node) if node.is_file else f"type {node.kind:o}, {node.rdev}"
+
+    def own_files(self) -> dict[str, bytes]:
+        """Files by the one name that their object follows: of hard links, the first."""
+        nodes = {node.ino: node for _, node in self.walk() if node.is_file}
+        return {self.volume.path_of(ino): self.read_inode(node) for ino, node in nodes.items()}
+
+    def linked(self) -> set[tuple[str, ...]]:
+        """The names of each file that has more than one, sorted."""
+        names: dict[int, list[str]] = {}
+        for path, node in self.walk():
+            if not node.is_dir:
+                names.setdefault(node.ino, []).append(path)
+                names[node.ino].sort()
+        for ino, known in names.items():
+            assert self.volume.inode(ino).nlink == len(known)
+        return {tuple(known) for known in names.values() if len(known) > 1}
 
     def modes(self) -> dict[str, int]:
         return {path: node.mode for path, node in self.walk()}

@@ -46,6 +46,18 @@ class ContentRequests(Serving):
         self._opened(node.ino)
         return self._entry(node), Opened(handle, keep_cache=True)
 
+    def tmpfile(self, caller: Caller, parent: int, mode: int, flags: int) -> tuple[Entry, Opened]:
+        self.requests += 1
+        self._writable()
+        uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
+        if done := self._answered(caller):
+            self._opened(done.ino)
+            return self._entry(self._volume.inode(done.ino)), Opened(done.handle)
+        handle = next(self._handles)
+        node = self._volume.create_nameless(mode, uid, gid, handle=handle, unique=caller.unique)
+        self._opened(node.ino)
+        return self._entry(node), Opened(handle, keep_cache=True)
+
     def open(self, caller: Caller, node: int, flags: int) -> Opened:
         self.requests += 1
         ino = ino_of(node)

@@ -30,7 +30,9 @@ class NameRequests(Serving):
             return Entry(0, None, CACHE_S, 0.0)
 
     def forget(self, node: int, nlookup: int) -> None:
-        """Nothing rests on lookup counts: nodes are computed, orphans go by their handles."""
+        """Nothing rests on lookup counts: nodes are computed. Without a name no new lookup can
+        come, so that the first word of an orphan is the last."""
+        self._forgotten(ino_of(node))
 
     def looked_up(self, node: int) -> None:
         """See `forget`."""
@@ -108,7 +110,12 @@ class NameRequests(Serving):
         return self._entry(node)
 
     def link(self, caller: Caller, node: int, parent: int, name: bytes) -> Entry:
-        raise OSError(errno.EPERM, "hard links are not supported yet")
+        self._writable()
+        if self._answered(caller):
+            return self._entry(self._inode(node))
+        return self._entry(
+            self._volume.link(ino_of(node), ino_of(parent), name, unique=caller.unique)
+        )
 
     def unlink(self, caller: Caller, parent: int, name: bytes) -> None:
         self.requests += 1

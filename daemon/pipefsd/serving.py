@@ -49,6 +49,10 @@ class Serving:
         self._acls = False
         """The kernel enforces access lists; known from `start` on."""
         self._handles = itertools.count(time.time_ns() // 1000)
+        self._forgets = False
+        """The kernel says which nodes it forgets; known from `start` on."""
+        self._orphans: set[int] = set()
+        """Without a name, and not forgotten by the kernel yet."""
         self._opens: dict[int, int] = {}
         self._opens_lock = threading.Lock()
         self.requests = 0
@@ -73,7 +77,7 @@ class Serving:
             size=size,
             mtime_ns=node.mtime_ns,
             ctime_ns=node.ctime_ns,
-            atime_ns=max(node.atime_ns, node.mtime_ns),
+            atime_ns=node.atime_ns or node.mtime_ns,
             rdev=node.rdev,
             blocks=-(-size // 512),
         )
@@ -94,11 +98,22 @@ class Serving:
         return self._volume.replies.earlier(caller.unique) if caller.resent else None
 
     def _orphaned(self, node: Inode) -> None:
-        """A name went: without open handles the inode goes too."""
+        """A name went: the inode goes too when nobody can ask for it any more. A kernel that says
+        what it forgets may still be on its way to open it, or stand in it as a directory."""
         with self._opens_lock:
+            if self._forgets:
+                self._orphans.add(node.ino)
             still_open = self._inherited or self._opens.get(node.ino, 0) > 0
-        if not still_open:
+        if not still_open and not self._forgets:
             self._volume.forget_orphan(node.ino)
+
+    def _forgotten(self, ino: int) -> None:
+        """The kernel has no handle, mapping or name of this inode any more."""
+        with self._opens_lock:
+            if ino not in self._orphans:
+                return
+            self._orphans.discard(ino)
+        self._volume.forget_orphan(ino)
 
     def _opened(self, ino: int) -> None:
         with self._opens_lock:
@@ -112,7 +127,7 @@ class Serving:
                 self._opens[ino] = left
             else:
                 self._opens.pop(ino, None)
-        if left <= 0 and not self._inherited:
+        if left <= 0 and not self._inherited and not self._forgets:
             self._volume.forget_orphan(ino)
 
     def _ids_for_new(self, caller: Caller, parent: int, mode: int) -> tuple[int, int, int]:

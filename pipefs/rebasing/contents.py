@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 
-from pipefs import tree
+from pipefs import basetree, links, tree
 from pipefs.changes import carry_over, content_of, inode_of
 from pipefs.commits import Change
 from pipefs.keys import names_of
@@ -37,11 +37,11 @@ class Contents(Deletions):
         uploaded = self._uploaded_here(content)
         if uploaded:
             node.ino = uploaded
-            tree.base_put(self.t, parent, name, node, self.commit.number)
+            basetree.put(self.t, parent, name, node, self.commit.number)
             self._hide(parent, name)
             return
         node.ino = self._clear_way(parent, name, node) or self.inos.take(self.t)
-        tree.base_put(self.t, parent, name, node, self.commit.number)
+        basetree.put(self.t, parent, name, node, self.commit.number)
         self._settle_name(parent, name, node)
 
     def _follow_name(self, parent: int, name: bytes, change: Change) -> None:
@@ -76,7 +76,7 @@ class Contents(Deletions):
             change.same = False  # a copy of something else than what we know
         mine = tree.overlay_inode(self.t, ino)
         if old.content.same_version(node.content):
-            tree.base_put(self.t, parent, name, node, self.commit.number)
+            basetree.put(self.t, parent, name, node, self.commit.number)
             self._refresh_clean(mine, node, old, same=True)
             return
         if mine is not None and not mine.parent:
@@ -92,7 +92,7 @@ class Contents(Deletions):
         elif not known_here:
             self._new_epoch(old, node)
         taken_over = tree.overlay_name(self.t, parent, name)
-        tree.base_put(self.t, parent, name, node, self.commit.number)
+        basetree.put(self.t, parent, name, node, self.commit.number)
         self._refresh_clean(mine, node, old, same=change.same)
         if taken_over is not None and taken_over.ino == 0 and not change.same:
             # Renamed here, changed there: the rename holds, for the new content too.
@@ -108,15 +108,16 @@ class Contents(Deletions):
         assert node.content is not None
         over = tree.overlay_name(self.t, parent, name)
         if change.same:
-            tree.base_put(self.t, parent, name, node, self.commit.number)
+            basetree.put(self.t, parent, name, node, self.commit.number)
             want_gone(self.t, node.content)
             if over is not None and over.ino == 0:
                 tree.clear_name(self.t, parent, name, node.content.key)
             return
         # Handles of ours may still read or write the removed file: its number stays theirs.
         node.ino, node.epoch = self.inos.take(self.t), 0
-        tree.base_drop(self.t, parent, name, self.commit.number)
-        tree.base_put(self.t, parent, name, node, self.commit.number)
+        basetree.drop(self.t, parent, name, self.commit.number)
+        basetree.put(self.t, parent, name, node, self.commit.number)
+        links.retarget(self.t, old.ino, node.ino)
         if over is not None and over.ino:
             self.aside.ours(tree.need(self.t, over.ino), parent, name)
         elif over is not None:
@@ -159,8 +160,9 @@ class Contents(Deletions):
         """Changed here and there: theirs keeps the name, ours moves beside it as a new file."""
         node.ino, node.epoch = self.inos.take(self.t), 0
         over = tree.overlay_name(self.t, parent, name)
-        tree.base_drop(self.t, parent, name, self.commit.number)
-        tree.base_put(self.t, parent, name, node, self.commit.number)
+        basetree.drop(self.t, parent, name, self.commit.number)
+        basetree.put(self.t, parent, name, node, self.commit.number)
+        links.retarget(self.t, old.ino, node.ino)
         if (mine.parent, mine.name) == (parent, name):
             self.aside.ours(mine, parent, name)
             return

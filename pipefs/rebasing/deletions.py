@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import stat
 
-from pipefs import tree
+from pipefs import basetree, links, tree
+from pipefs.rebasing.hardlinks import HardLinks
 from pipefs.rebasing.standing import has_news, is_kept
-from pipefs.rebasing.steps import Steps
 from pipefs.records import (
     Dirty,
     decode_name,
@@ -15,7 +15,7 @@ from pipefs.records import (
 )
 
 
-class Deletions(Steps):
+class Deletions(HardLinks):
     """Applies what a commit removes."""
 
     def _delete(self, parent: int, name: bytes) -> None:
@@ -27,7 +27,16 @@ class Deletions(Steps):
             return
         self._delete_file(parent, name, entry.ino)
 
+    def _drop_dangling(self) -> None:
+        """A file that went took its hard links along, whether the commit names them or not."""
+        for ino in self.dropped:
+            if not self.t.has("inodes", ino_key(ino)):
+                for link in links.in_base(self.t, ino):
+                    self._delete(link.parent, link.name)
+
     def _delete_file(self, parent: int, name: bytes, ino: int) -> None:
+        self._outlive(parent, name, ino)
+        self.dropped.append(ino)
         node = tree.overlay_inode(self.t, ino)
         base = tree.base_inode(self.t, ino)
         keep = (
@@ -35,7 +44,7 @@ class Deletions(Steps):
             and node.parent
             and (has_news(node, base) or is_kept(node, parent, name))
         )
-        tree.base_drop(self.t, parent, name, self.commit.number)
+        basetree.drop(self.t, parent, name, self.commit.number)
         if keep and node is not None:
             # Changed or renamed here, deleted there: what exists stays, as a new file.
             known = base.content if base is not None else None
@@ -69,7 +78,7 @@ class Deletions(Steps):
             if decode_name(raw).ino
         ]
         node = tree.inode(self.t, ino)
-        tree.base_drop(self.t, parent, name, self.commit.number)
+        basetree.drop(self.t, parent, name, self.commit.number)
         moved = node is not None and (node.parent, node.name) != (parent, name)
         if node is not None and node.parent and (live_names or moved):
             # New files of ours inside, or renamed here: the directory lives on as ours.

@@ -40,6 +40,8 @@ class Steps:
         self.current = current
         self.effects = Effects()
         self.aside = Aside(t, commit, host, self.effects)
+        self.dropped: list[int] = []
+        """Files that the commit removed from the base."""
 
     def _place(self, path: str) -> tuple[int, bytes] | None:
         """(parent ino, name) in the base; None if the parent is not there."""

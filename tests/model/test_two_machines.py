@@ -153,6 +153,16 @@ class TwoMachines(RuleBasedStateMachine):
         with contextlib.suppress(OSError, *self.unreadable):
             self.all[n % self.machines].symlink(path, to)
 
+    @rule(n=who, path=paths, new=paths)
+    def link(self, n: int, path: str, new: str) -> None:
+        with contextlib.suppress(OSError, *self.unreadable):
+            self.all[n % self.machines].link(path, new)
+
+    @rule(n=who, path=paths)
+    def mkfifo(self, n: int, path: str) -> None:
+        with contextlib.suppress(OSError, *self.unreadable):
+            self.all[n % self.machines].mkfifo(path)
+
     @rule(n=who, path=anything, mode=st.sampled_from([0o600, 0o755, 0o640]))
     def chmod(self, n: int, path: str, mode: int) -> None:
         with contextlib.suppress(OSError, *self.unreadable):
@@ -234,7 +244,8 @@ class TwoMachines(RuleBasedStateMachine):
         for m, found in zip(self.all, trees, strict=True):
             assert found == trees[0], m.name
             assert m.modes() == self.all[0].modes(), m.name
-        files = {path: shown for path, shown in trees[0].items() if isinstance(shown, bytes)}
+            assert m.linked() == self.all[0].linked(), m.name
+        files = self.all[0].own_files()
         self.bucket_is_the_tree(files)
         self.nothing_is_lost(set(files.values()))
 

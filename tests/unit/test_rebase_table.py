@@ -63,8 +63,8 @@ def settled(here: Machine, there: Machine) -> dict[str, Shown]:
     tree = here.tree()
     assert there.tree() == tree
     assert there.modes() == here.modes()
-    files = {path: shown for path, shown in tree.items() if isinstance(shown, bytes)}
-    assert objects(here.store) == files
+    assert there.linked() == here.linked()
+    assert objects(here.store) == here.own_files()
     return tree
 
 

@@ -142,6 +142,8 @@ class Features:
     names: list[str] = field(default_factory=list)
     acls: bool = False
     """The kernel enforces POSIX access control lists, and leaves the umask to us."""
+    forgets: bool = False
+    """`Operations.forget` is called for each node that the kernel drops."""
 
 
 class Notifier(Protocol):
@@ -195,6 +197,9 @@ class Operations(Protocol):
     def create(
         self, caller: Caller, parent: int, name: bytes, mode: int, flags: int
     ) -> tuple[Entry, Opened]: ...
+
+    def tmpfile(self, caller: Caller, parent: int, mode: int, flags: int) -> tuple[Entry, Opened]:
+        """O_TMPFILE: a file without a name, which `link` may give one while it is open."""
 
     def open(self, caller: Caller, node: int, flags: int) -> Opened: ...
 

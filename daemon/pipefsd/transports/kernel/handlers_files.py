@@ -11,7 +11,16 @@ import errno
 import os
 import stat
 
-from pipefsd.transports.base import Caller, DirEntry, Notifier, Operations, ReadReply, SetAttr
+from pipefsd.transports.base import (
+    Caller,
+    DirEntry,
+    Entry,
+    Notifier,
+    Opened,
+    Operations,
+    ReadReply,
+    SetAttr,
+)
 from pipefsd.transports.kernel import wire
 from pipefsd.transports.kernel.handlers_names import Handler, oserror
 from pipefsd.transports.kernel.passthrough import BackingTable
@@ -34,6 +43,7 @@ class FileHandlers:
         return {
             wire.OPEN: self.open,
             wire.CREATE: self.create,
+            wire.TMPFILE: self.tmpfile,
             wire.READ: self.read,
             wire.WRITE: self.write,
             wire.FLUSH: self.flush,
@@ -62,7 +72,13 @@ class FileHandlers:
     def create(self, caller: Caller, node: int, request: memoryview) -> bytes:
         flags, mode, caller.umask, _more = wire.CREATE_IN.unpack_from(request, _BODY)
         name = wire.name(request, _BODY + wire.CREATE_IN.size)
-        entry, opened = self._ops.create(caller, node, name, mode, flags)
+        return self._made(*self._ops.create(caller, node, name, mode, flags))
+
+    def tmpfile(self, caller: Caller, node: int, request: memoryview) -> bytes:
+        flags, mode, caller.umask, _more = wire.CREATE_IN.unpack_from(request, _BODY)
+        return self._made(*self._ops.tmpfile(caller, node, mode, flags))
+
+    def _made(self, entry: Entry, opened: Opened) -> bytes:
         backing_id = 0
         if opened.backing_fd is not None and self._backing is not None:
             backing_id = self._backing.attach(entry.node, opened.fh, opened.backing_fd)
