@@ -52,14 +52,19 @@ class LiveTree:
             node.nlink = links.count(v, node)
         return self._with_local(node)
 
-    def inode(self, ino: int) -> Inode:
-        """The live inode, sizes and times of local bytes included. OSError ENOENT (or ESTALE:
-        forgotten meanwhile)."""
+    def inode(self, ino: int, *, counted: bool = False) -> Inode:
+        """The live inode, sizes and times of local bytes included. OSError ESTALE: forgotten
+        meanwhile.
+
+        Args:
+            counted: `nlink` is wanted too (of a directory it takes a look at its names).
+        """
         with self.db.view() as v:
             node = tree.inode(v, ino)
             if node is None:
                 raise namespace.fail(errno.ESTALE)
-            node.nlink = links.count(v, node)
+            if counted:
+                node.nlink = links.count(v, node)
         return self._with_local(node)
 
     def _with_local(self, node: Inode) -> Inode:

@@ -38,7 +38,7 @@ class NameRequests(Serving):
         """See `forget`."""
 
     def getattr(self, caller: Caller, node: int, fh: int | None) -> tuple[Attr, float]:
-        found = self._inode(node)
+        found = self._volume.inode(ino_of(node), counted=True)
         return self._attr(found, None if found.is_dir else epoch_of(node)), CACHE_S
 
     def setattr(self, caller: Caller, node: int, change: SetAttr) -> tuple[Attr, float]:
@@ -60,7 +60,7 @@ class NameRequests(Serving):
                 mtime_ns=change.mtime_ns,
             )
         else:
-            found = self._volume.inode(ino)
+            found = self._volume.inode(ino, counted=True)
         return self._attr(found), CACHE_S
 
     def _without_set_id(self, ino: int, mode: int | None) -> int | None:
@@ -81,20 +81,21 @@ class NameRequests(Serving):
 
     def mknod(self, caller: Caller, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
         self._writable()
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         if done := self._answered(caller):
-            return self._entry(self._volume.inode(done.ino))
-        uid, gid, mode = self._ids_for_new(caller, parent, mode)
-        node = self._volume.create(
-            ino_of(parent), name, mode, uid, gid, handle=0, unique=caller.unique
-        )
+            return self._entry(self._volume.inode(done.ino, counted=True))
+        directory, unique = ino_of(parent), caller.unique
+        uid, gid, permissions = self._ids_for_new(caller, parent, mode)
+        mode = stat.S_IFMT(mode) | stat.S_IMODE(permissions)
+        if stat.S_ISREG(mode):
+            node = self._volume.create(directory, name, mode, uid, gid, handle=0, unique=unique)
+        else:
+            node = self._volume.mknod(directory, name, mode, rdev, uid, gid, unique=unique)
         return self._entry(node)
 
     def mkdir(self, caller: Caller, parent: int, name: bytes, mode: int) -> Entry:
         self._writable()
         if done := self._answered(caller):
-            return self._entry(self._volume.inode(done.ino))
+            return self._entry(self._volume.inode(done.ino, counted=True))
         uid, gid, mode = self._ids_for_new(caller, parent, mode)
         if self._inode(parent).mode & stat.S_ISGID:
             mode |= stat.S_ISGID
@@ -104,7 +105,7 @@ class NameRequests(Serving):
     def symlink(self, caller: Caller, parent: int, name: bytes, target: bytes) -> Entry:
         self._writable()
         if done := self._answered(caller):
-            return self._entry(self._volume.inode(done.ino))
+            return self._entry(self._volume.inode(done.ino, counted=True))
         uid, gid, _ = self._ids_for_new(caller, parent, 0)
         node = self._volume.symlink(ino_of(parent), name, target, uid, gid, unique=caller.unique)
         return self._entry(node)
@@ -112,7 +113,7 @@ class NameRequests(Serving):
     def link(self, caller: Caller, node: int, parent: int, name: bytes) -> Entry:
         self._writable()
         if self._answered(caller):
-            return self._entry(self._inode(node))
+            return self._entry(self._volume.inode(ino_of(node), counted=True))
         return self._entry(
             self._volume.link(ino_of(node), ino_of(parent), name, unique=caller.unique)
         )
