@@ -24,6 +24,7 @@ setup(
         "pipefsd",
         "pipefsd.transports",
         "pipefsd.transports.kernel",
+        "pipefsd.transports.libfuse",
     ],
     package_dir={"pipefs": "pipefs", "pipefsd": "daemon/pipefsd"},
     package_data={"pipefs": ["py.typed"]},

@@ -30,6 +30,9 @@ class Negotiated(Struct, tag="negotiated", frozen=True):
 
     negotiated: Raw
     features: list[str]
+    connection: int = 0
+    """Of a mount that the worker made itself and takes along when it ends (libfuse); nothing of
+    what it negotiated is of use to a later one then."""
 
 
 class Ready(Struct, tag="ready", frozen=True):
@@ -177,9 +180,19 @@ class WorkerSpec:
     socket_path: str
     factory: Callable[[], Service]
     """Builds the service of this pipe; called in the worker."""
+    transport: str = "kernel"
+    """kernel: serve `descriptor`. libfuse: mount on `directory`, then serve that."""
+    allow_other: bool = False
+    read_only: bool = False
+    """These two are for libfuse; a mount that is there has them already."""
     negotiated: bytes | None = None
     """What INIT agreed on with an earlier worker, as JSON."""
     features: tuple[str, ...] = ()
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether the kernel has nodes and handles of an earlier worker."""
+        return self.negotiated is not None
 
     @property
     def backing_path(self) -> str:

@@ -1,9 +1,9 @@
 """One mount and its worker: from the first fork to the moment the directory is free again.
 
 The mount belongs to the supervisor and outlives its workers. A worker that dies is replaced on
-the same descriptor, and the kernel sends the new one what was left unanswered; when none comes up
-within a bound, or they die one after the other, the connection is aborted, because processes that
-wait in a mount that nobody serves cannot even be killed.
+the same descriptor, and the kernel sends the new one what was left unanswered (through libfuse it
+mounts anew); when none comes up in time, or they die one after the other, the mount is given up,
+because processes that wait in a mount that nobody serves cannot even be killed.
 
 States: starting → live ⇄ restarting; live → unmounting → gone; any → failed.
 """
@@ -102,15 +102,14 @@ class Mounted:
         """
         try:
             work = partial(mountpoint.mount_pipe, self.plan)
-            answer, descriptor = await self._errand(work, "mount")
-            if descriptor is None:
-                raise PipefsError(f"mounting {self.label} gave no descriptor")
+            answer, given = await self._errand(work, "mount")
         except (PipefsError, asyncio.CancelledError):
             # Nothing to take down; who waits for this mount to settle must not wait on.
             self._set("failed")
             self._settled.set()
             raise
         self.directory, self.connection = answer.path, answer.connection
+        descriptor = -1 if given is None else given
         self.spec = replace(self.spec, descriptor=descriptor, directory=self.directory)
         try:
             await self._first_worker(self._fork())
@@ -147,9 +146,9 @@ class Mounted:
         await self._errand(partial(mountpoint.probe_mount, self.directory), "first answer")
 
     def _remember(self, message: Negotiated) -> None:
-        self.spec = replace(
-            self.spec, negotiated=bytes(message.negotiated), features=tuple(message.features)
-        )
+        agreed = None if message.connection else bytes(message.negotiated)
+        self.spec = replace(self.spec, negotiated=agreed, features=tuple(message.features))
+        self.connection = message.connection or self.connection
 
     def _fork(self) -> WorkerProcess:
         self.worker = WorkerProcess(self.spec, self._run, on_gone=self._on_gone)
@@ -216,6 +215,8 @@ class Mounted:
         try:
             async with asyncio.timeout(self._bounds.restart_s):
                 self.warnings = await self._workers.replace()
+                if self.worker and self.plan.transport == "libfuse":
+                    self._remember(await self.worker.negotiated)
         except (TimeoutError, PipefsError) as error:
             await self._fail(self.last_error if isinstance(error, TimeoutError) else str(error))
             return
@@ -391,10 +392,8 @@ class Mounted:
     async def _take_down(
         self, work: Callable[..., tuple[Answer, int | None]], what: str, **more: bool
     ) -> None:
-        remove = not self.plan.explicit
-        await self._errand(
-            partial(work, self.directory, self.connection, remove=remove, **more), what
-        )
+        more["remove"] = not self.plan.explicit
+        await self._errand(partial(work, self.directory, self.connection, **more), what)
 
     async def _errand(self, work: Work, what: str) -> tuple[Answer, int | None]:
         return await run_errand(work, timeout_s=self._bounds.errand_s, what=f"{self.label}: {what}")

@@ -36,10 +36,13 @@ class MountPlan:
     """The user chose the directory, so it must exist; otherwise it is made, and removed again."""
     read_only: bool
     allow_other: bool
+    transport: str = "kernel"
 
 
 def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
     """Check the directory, recover a dead mount on it, mount; hands over the descriptor.
+
+    With libfuse the worker mounts, so there is no descriptor then.
 
     Raises:
         NotFound: an explicit directory that does not exist.
@@ -47,12 +50,14 @@ def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
         UsageError: not a directory.
         AlreadyExists: something else is mounted there.
     """
-    _clear_dead_mounts(plan.directory)
+    clear_dead_mounts(plan.directory)
     if not plan.explicit:
         _make(plan.directory)
     directory = os.path.realpath(plan.directory)
-    _clear_dead_mounts(directory)
+    clear_dead_mounts(directory)
     _check_directory(directory)
+    if plan.transport == "libfuse":
+        return Answer(path=directory), None
     try:
         descriptor = kernel.mount(
             Path(directory),
@@ -67,11 +72,11 @@ def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
         raise
     # 1 MiB: the default of 128 KiB makes eight requests of one. Only root may, only Linux can.
     kernel.set_readahead(Path(directory), 1024)
-    entry = _mount_on(directory)
-    if entry is None:
+    try:
+        return Answer(path=directory, connection=connection_on(directory)), descriptor
+    except PipefsError:
         os.close(descriptor)
-        raise PipefsError(f"{directory} was mounted, and unmounted again at once")
-    return Answer(path=directory, connection=entry.connection), descriptor
+        raise
 
 
 def _make(directory: str) -> None:
@@ -98,12 +103,24 @@ def _mount_on(directory: str) -> MountEntry | None:
     return found
 
 
+def connection_on(directory: str) -> int:
+    """Number of the FUSE connection that is mounted on `directory`, a path without links.
+
+    Raises:
+        PipefsError: nothing is.
+    """
+    entry = _mount_on(directory)
+    if entry is None:
+        raise PipefsError(f"{directory} was mounted, and unmounted again at once")
+    return entry.connection
+
+
 def _is_ours(directory: str, connection: int) -> bool:
     entry = _mount_on(directory)
     return entry is not None and entry.fstype == PIPEFS_TYPE and entry.connection == connection
 
 
-def _clear_dead_mounts(directory: str) -> None:
+def clear_dead_mounts(directory: str) -> None:
     """Unmount what a dead daemon left on `directory`.
 
     Raises:

@@ -7,6 +7,7 @@ the supervisor may call it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,11 +50,7 @@ class Pipes:
 
     def resolve(self, request: Mount) -> Target:
         """Raises `NotFound` (no such pipe), `UsageError` (bad option, relative directory)."""
-        if request.transport not in ("auto", "kernel"):
-            raise Unsupported(
-                f"the transport {request.transport!r} is not available here",
-                hint="Mount with --transport auto",
-            )
+        transport = _transport(request.transport)
         pipe = self._registry().get(request.name)
         settings = _overlay(pipe.settings, request.options)
         if request.read_only or request.snapshot:
@@ -67,6 +64,7 @@ class Pipes:
             explicit=bool(directory),
             read_only=settings.read_only,
             allow_other=_allow_other(settings),
+            transport=transport,
         )
         socket_path = str(self.home.worker_socket(request.name, snapshot))
         # The pipe opens its store with its own settings, so they must be those of this mount.
@@ -79,6 +77,19 @@ class Pipes:
         if not os.path.isabs(directory):
             raise UsageError(f"the mount point {directory!r} is not an absolute path")
         return os.path.normpath(directory)
+
+
+def _transport(wanted: str) -> str:
+    """auto: our own server on /dev/fuse, which only Linux has; elsewhere libfuse."""
+    linux = sys.platform == "linux"
+    if wanted == "auto":
+        return "kernel" if linux else "libfuse"
+    if wanted not in ("kernel", "libfuse") or (wanted == "kernel" and not linux):
+        raise Unsupported(
+            f"the transport {wanted!r} is not available here",
+            hint="Mount with --transport auto",
+        )
+    return wanted
 
 
 def _overlay(settings: Settings, options: Mapping[str, str]) -> Settings:

@@ -281,6 +281,9 @@ class Supervisor:
             descriptor=-1,
             socket_path=target.socket_path,
             factory=partial(self._factory, self.home, target),
+            transport=target.plan.transport,
+            allow_other=target.plan.allow_other,
+            read_only=target.plan.read_only,
         )
         mount = Mounted(target.plan, spec, worker_main, self.bounds, now=time.time())
         self.mounts[label] = mount

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -33,7 +33,7 @@ from pipefs.protocol import (
     error_to_wire,
 )
 from pipefs.version import VERSION
-from pipefsd import backing, handoff, logs
+from pipefsd import backing, handoff, logs, mountpoint
 from pipefsd.control import ControlServer, Progress, Result
 from pipefsd.handoff import Service, WorkerSpec
 from pipefsd.transports.kernel.negotiate import Negotiated, features
@@ -71,6 +71,16 @@ def _name_process(label: str) -> None:
         pass
 
 
+class Session(Protocol):
+    """What serves the mount, whichever transport it is."""
+
+    def run(self) -> str:
+        """Serve until unmounted or stopped, and say which."""
+
+    def stop(self) -> None:
+        """Make `run` return without unmounting; from any thread."""
+
+
 class _Worker:
     def __init__(self, spec: WorkerSpec, link: socket.socket) -> None:
         self.spec = spec
@@ -84,7 +94,7 @@ class _Worker:
         self.drains: dict[int, threading.Event] = {}
         """Drains under way, each with the event that cancels it; the link thread adds, and
         nobody removes: they are few in a worker's life."""
-        self.session: KernelSession | None = None
+        self.session: Session | None = None
         # One packet is one send, so lines of two threads never mix; no lock is needed.
 
     def send(self, message: handoff.FromWorker) -> None:
@@ -98,15 +108,16 @@ class _Worker:
     def run(self) -> int:
         try:
             service = self.spec.factory()
-            service.start(same_mount=self.spec.negotiated is not None)
+            service.start(same_mount=self.spec.takes_over)
+            self.session = self._open_session(service)
         except Exception as error:
             if not isinstance(error, PipefsError):
                 log.exception("the service failed to start")
             self.send(handoff.StartFailed(error_to_wire(error)))
+            # Threads of a service that did start end with the process: nothing was served yet.
             return 1
         control = ControlServer(self.spec.socket_path, lambda r, p: self._handle(service, r, p))
         control.start()
-        self._open_session(service)
         threading.Thread(target=self._listen, args=(service,), name="link", daemon=True).start()
         self.send(handoff.Ready(list(service.warnings)))
         try:
@@ -120,9 +131,11 @@ class _Worker:
         logging.shutdown()
         os._exit(0)
 
-    def _open_session(self, service: Service) -> None:
+    def _open_session(self, service: Service) -> Session:
+        if self.spec.transport == "libfuse":
+            return self._mount_libfuse(service)
         raw = self.spec.negotiated
-        self.session = KernelSession(
+        return KernelSession(
             self.spec.descriptor,
             service.operations,
             negotiated=None if raw is None else msgspec.json.decode(raw, type=Negotiated),
@@ -132,6 +145,24 @@ class _Worker:
             # The filesystem hands out no backing files yet, so status must not claim it.
             passthrough=False,
         )
+
+    def _mount_libfuse(self, service: Service) -> Session:
+        """libfuse mounts by itself. What an earlier worker left on the directory is dead, and
+        stays there until now: better an error than files written below the mount."""
+        # Imported here: it loads the library, which most machines have no use for.
+        from pipefsd.transports.libfuse.session import LibfuseSession
+
+        session = LibfuseSession(
+            service.operations,
+            fsname=self.spec.label,
+            allow_other=self.spec.allow_other,
+            read_only=self.spec.read_only,
+        )
+        mountpoint.clear_dead_mounts(self.spec.directory)
+        self.features = session.mount(self.spec.directory).names
+        connection = mountpoint.connection_on(self.spec.directory)
+        self.send(handoff.Negotiated(Raw(b"null"), self.features, connection))
+        return session
 
     def _serve(self) -> None:
         """Run the session; then, when the kernel ended it, wait for the supervisor's word."""
@@ -251,7 +282,7 @@ class _Worker:
             "name": self.spec.label,
             "path": self.spec.directory,
             "pid": os.getpid(),
-            "transport": "kernel",
+            "transport": self.spec.transport,
             "features": self.features,
         }
         rest = status if isinstance(status, Mapping) else msgspec.structs.asdict(status)

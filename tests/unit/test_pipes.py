@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,25 @@ def test_a_snapshot_is_read_only_and_has_a_place_and_socket_of_its_own(home: Hom
     assert target.socket_path != str(home.worker_socket("sales"))
 
 
+def test_linux_has_both_transports_and_other_systems_libfuse_only(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(wanted: str) -> str:
+        return Pipes(home).resolve(Mount("sales", transport=wanted)).plan.transport
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert [of(wanted) for wanted in ("auto", "kernel", "libfuse")] == [
+        *("kernel", "kernel", "libfuse")
+    ]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert [of(wanted) for wanted in ("auto", "libfuse")] == ["libfuse", "libfuse"]
+    with pytest.raises(Unsupported, match="kernel"):
+        of("kernel")
+
+
 def test_a_transport_that_is_not_there_is_refused(home: Home) -> None:
-    with pytest.raises(Unsupported, match="libfuse"):
-        Pipes(home).resolve(Mount("sales", transport="libfuse"))
+    with pytest.raises(Unsupported, match="smoke"):
+        Pipes(home).resolve(Mount("sales", transport="smoke"))
 
 
 def test_a_relative_place_is_refused(home: Home) -> None:

@@ -1,0 +1,268 @@
+"""One mount through libfuse 2: mounting, the loop, and its end.
+
+libfuse opens `/dev/fuse` itself and ties the mount to this process: when it ends, the mount is
+dead (ENOTCONN), and the next worker mounts anew. So a crash interrupts open files, which it does
+not on the kernel transport.
+
+The loop is ours and not libfuse's: its threads are Python's own, which keep their state between
+two requests (libfuse's lose it), each request's header is read before libfuse takes it (see
+`requests`), and a stop does not cancel threads. There is always one thread more than requests
+under way, up to a bound.
+
+What other machines change is not told to the kernel, for libfuse 2 has no way to: names and
+attributes are believed for `TIMEOUT_S`, and pages are dropped when a file is opened that changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+from pipefs.errors import AccessDenied, PipefsError, Refused, UsageError
+from pipefsd.transports.base import Features, Operations
+from pipefsd.transports.libfuse import library
+from pipefsd.transports.libfuse.bridge import Bridge
+from pipefsd.transports.libfuse.operations import PathOperations
+from pipefsd.transports.libfuse.requests import Request
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S: Final = 1.0
+"""How long the kernel believes names and attributes; a change elsewhere is seen after it."""
+REQUEST_BYTES: Final = 128 << 10
+"""The most that libfuse 2 takes in one read or write."""
+MAX_THREADS: Final = 32
+SWITCH_INTERVAL_S: Final = 0.0001
+"""As on the kernel transport: a computing thread must not hold up the answers of others."""
+
+Reason = Literal["unmounted", "stopped"]
+
+
+class SilentNotifier:
+    """A `Notifier` for a kernel that cannot be told anything: the timeouts do it."""
+
+    def inval_entry(self, parent: int, name: bytes) -> None:
+        pass
+
+    def inval_inode(self, node: int, offset: int, length: int) -> None:
+        pass
+
+    def delete_entry(self, parent: int, node: int, name: bytes) -> None:
+        pass
+
+    def increment_epoch(self) -> None:
+        pass
+
+
+class LibfuseSession:
+    """Serves `operations` on one mount: `mount`, then `run`, once each."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        *,
+        fsname: str,
+        subtype: str = "pipefs",
+        allow_other: bool,
+        read_only: bool = False,
+        drain_s: float = 10.0,
+    ) -> None:
+        """`drain_s`: how long `run` waits for requests under way when it is stopped."""
+        self._operations = operations
+        self._options = _options(fsname, subtype, allow_other=allow_other, read_only=read_only)
+        self._drain_s = drain_s
+        self._request = Request()
+        self._bridge = Bridge(PathOperations(operations, self._request))
+        self._session: int | None = None
+        self._channel: int | None = None
+        # Protects what follows; a leaf.
+        self._changed = threading.Condition()
+        self._threads = 0
+        self._serving = 0
+        self._ended = False
+        self._stopping = False
+
+    def mount(self, directory: str) -> Features:
+        """Mount on an existing, empty directory and agree with the kernel; nothing is answered
+        before `run`.
+
+        Raises:
+            UsageError: `allow_other` without `user_allow_other`.
+            AccessDenied: not allowed to mount. Refused: other failures, with libfuse's words.
+        """
+        arguments = [b"pipefs", b"-f", b"-o", self._options, os.fsencode(directory)]
+        argv = (ctypes.c_char_p * len(arguments))(*arguments)
+        place, threads = ctypes.c_char_p(), ctypes.c_int()
+        callbacks = self._bridge.callbacks
+        with _heard() as said:
+            handle = library.setup(
+                len(arguments),
+                argv,
+                ctypes.pointer(callbacks),
+                ctypes.sizeof(callbacks),
+                ctypes.byref(place),
+                ctypes.byref(threads),
+                None,
+            )
+        if not handle:
+            raise _failure(directory, " ".join(said))
+        self._session = library.get_session(handle)
+        self._channel = library.next_channel(self._session, None)
+        buffer = self._buffer()
+        while not self._bridge.agreed:
+            if not self._serve_one(buffer):
+                raise PipefsError(f"{directory} was mounted, and unmounted again at once")
+        return self._features()
+
+    def _features(self) -> Features:
+        agreed = self._bridge.agreed
+        writes = agreed["max_write"] if agreed["big_writes"] else 4096
+        return Features(
+            "libfuse",
+            [
+                f"FUSE 7.{agreed['minor']}",
+                f"{REQUEST_BYTES >> 10} KiB reads",
+                f"{writes >> 10} KiB writes",
+                "a crash interrupts open files",
+            ],
+        )
+
+    def stop(self) -> None:
+        """Make `run` return without unmounting; the mount dies with the process. From any thread
+        or signal handler, any time."""
+        # No lock: `run` looks again by itself, and a handler may interrupt one that holds it.
+        self._stopping = True
+
+    def run(self) -> Reason:
+        """Serve until unmounted or stopped, and say which."""
+        switch_interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(switch_interval_s, SWITCH_INTERVAL_S))
+        self._operations.start(SilentNotifier(), self._features())
+        try:
+            with self._changed:
+                self._start_thread()
+                while not self._ended and not self._stopping:
+                    self._changed.wait(0.2)
+                if not self._ended:
+                    self._changed.wait_for(lambda: not self._serving, self._drain_s)
+        finally:
+            sys.setswitchinterval(switch_interval_s)
+        if not self._ended:
+            return "stopped"
+        self._operations.stop()
+        return "unmounted"
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def _start_thread(self) -> None:
+        """With the lock held."""
+        self._threads += 1
+        name = f"libfuse-{self._threads}"
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    def _serve(self) -> None:
+        try:
+            buffer = self._buffer()
+            while self._serve_one(buffer):
+                pass
+        except Exception:  # A thread's top: without it requests would wait for ever.
+            log.exception("the loop of the mount failed")
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _buffer(self) -> ctypes.Array[ctypes.c_char]:
+        return ctypes.create_string_buffer(library.buffer_size(self._channel))
+
+    def _serve_one(self, buffer: ctypes.Array[ctypes.c_char]) -> bool:
+        """Wait for a request and serve it; False when the mount is gone."""
+        channel = ctypes.c_void_p(self._channel)
+        size: int = library.receive(ctypes.byref(channel), buffer, len(buffer))
+        if size in (-errno.EINTR, -errno.EAGAIN):
+            return True
+        if size <= 0:
+            if size < 0:
+                log.warning("reading requests: %s", os.strerror(-size))
+            return False
+        with self._changed:
+            if self._stopping:
+                # Left unanswered: this process is about to end, and what it serves is closing.
+                threading.Event().wait()
+            self._serving += 1
+            if self._threads and self._serving == self._threads < MAX_THREADS:
+                self._start_thread()
+        try:
+            self._request.begin(memoryview(buffer)[:size])
+            library.process(self._session, buffer, size, channel)
+        finally:
+            with self._changed:
+                self._serving -= 1
+                if not self._serving:
+                    self._changed.notify_all()
+        return True
+
+
+def _options(fsname: str, subtype: str, *, allow_other: bool, read_only: bool) -> bytes:
+    """Options of the mount.
+
+    use_ino: our inode numbers. big_writes: without it libfuse 2 gets 4 KiB at a time. Not
+    hard_remove: with it libfuse has no path for an open file without a name, so its fstat(2)
+    fails; `PathOperations.rename` sees to it that no `.fuse_hidden…` ever exists.
+    """
+    words = [
+        *("default_permissions", "use_ino", "big_writes", "atomic_o_trunc", "nosuid", "nodev"),
+        *(f"max_read={REQUEST_BYTES}", f"max_write={REQUEST_BYTES}"),
+        *(f"entry_timeout={TIMEOUT_S}", f"attr_timeout={TIMEOUT_S}", "negative_timeout=0"),
+        *(f"fsname={_escape(fsname)}", f"subtype={_escape(subtype)}"),
+        *(["allow_other"] if allow_other else []),
+        *(["ro"] if read_only else []),
+    ]
+    return os.fsencode(",".join(words))
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(",", "\\,")
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What libfuse and fusermount write to the standard error meanwhile: they have no other way
+    to say why. Written by other threads at that moment, it is heard too."""
+    said: list[str] = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as paper:
+        os.dup2(paper.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            paper.seek(0)
+            said += paper.read().decode(errors="replace").split()
+
+
+def _failure(directory: str, said: str) -> PipefsError:
+    if "user_allow_other" in said:
+        return UsageError(
+            "other users may not be let in: /etc/fuse.conf lacks user_allow_other",
+            hint="mount without allow_other, or have root add that line",
+        )
+    message = f"cannot mount on {directory}: {said or 'libfuse gave no reason'}"
+    if "device not found" in said:
+        return Refused(message, hint="modprobe fuse (in a container: --device /dev/fuse)")
+    if "ermission denied" in said or "not permitted" in said:
+        return AccessDenied(
+            message,
+            hint="/dev/fuse and the directory must be yours to use "
+            "(in a container: --device /dev/fuse --cap-add SYS_ADMIN)",
+        )
+    return Refused(message)
