@@ -77,22 +77,52 @@ class ConditionalStore:
             match = found.etag if found is not None else ""
         raise PreconditionFailed(f"{key} was changed by somebody else")
 
+    def put_copy(
+        self, source: Content, key: str, metadata: Mapping[str, str], expected: Content | None
+    ) -> ObjectVersion:
+        """As `put`, with the bytes of a version that the store has: nothing is sent.
+
+        Raises:
+            PreconditionFailed: another content is there. NotFound: the source is gone.
+        """
+        match = expected.etag if expected is not None else ""
+        for _ in range(3):
+            try:
+                return self._copy(source, key, match, metadata)
+            except (PreconditionFailed, NotFound) as e:
+                found = self.current(key)
+                if isinstance(e, NotFound) and (found is not None or not match):
+                    raise
+            if found is not None and _is_same_write(found, metadata):
+                return found
+            if found is not None and not _is_older_of_ours(found, metadata):
+                break
+            match = found.etag if found is not None else ""
+        raise PreconditionFailed(f"{key} was changed by somebody else")
+
     def copy(self, source: Content, key: str, expected: Content | None) -> ObjectVersion:
-        """Copy a version in the store to the place of `expected` (None: of nothing).
+        """Copy a version in the store to the place of `expected` (None: of nothing), with its
+        metadata.
 
         Raises:
             NotFound: the store keeps no versions, and has other bytes at the source's key now.
         """
+        return self._copy(source, key, expected.etag if expected is not None else "", None)
+
+    def _copy(
+        self, source: Content, key: str, match: str, metadata: Mapping[str, str] | None
+    ) -> ObjectVersion:
         if source.version_id is None:
             found = self.current(source.key)
             if found is None or found.etag != source.etag:
                 raise NotFound(f"the bytes of {source.key} are no longer in the store")
         version = ObjectVersion(source.key, source.version_id, source.etag, source.size)
-        match = expected.etag if expected is not None else ""
         if self.capabilities().conditional_put:
-            return self._store.copy(version, key, if_match=match, if_none_match=not match)
+            return self._store.copy(
+                version, key, metadata=metadata, if_match=match, if_none_match=not match
+            )
         self._check(key, match)
-        return self._store.copy(version, key)
+        return self._store.copy(version, key, metadata=metadata)
 
     def delete(self, content: Content) -> None:
         """Delete an object while it is this version (without ETag: whatever is there)."""
@@ -115,8 +145,7 @@ class ConditionalStore:
 
 def _landed(found: ObjectVersion, body: bytes | FileBody, metadata: Mapping[str, str]) -> bool:
     """Whether what is there is what we want to put: the same write, or the same bytes."""
-    write_id = metadata.get(WRITE_ID_KEY)
-    if write_id and found.metadata.get(WRITE_ID_KEY) == write_id:
+    if _is_same_write(found, metadata):
         return True
     size = len(body) if isinstance(body, bytes) else body.size
     if found.size != size or not _MD5.fullmatch(found.etag):
@@ -128,6 +157,11 @@ def _landed(found: ObjectVersion, body: bytes | FileBody, metadata: Mapping[str,
         for offset in range(0, size, BLOCK_SIZE_BYTES):
             digest.update(os.pread(body.fd, BLOCK_SIZE_BYTES, offset))
     return digest.hexdigest() == found.etag
+
+
+def _is_same_write(found: ObjectVersion, metadata: Mapping[str, str]) -> bool:
+    write_id = metadata.get(WRITE_ID_KEY)
+    return bool(write_id) and found.metadata.get(WRITE_ID_KEY) == write_id
 
 
 def _is_older_of_ours(found: ObjectVersion, metadata: Mapping[str, str]) -> bool:

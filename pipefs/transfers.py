@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pipefs import namespace, tree
 from pipefs.attributes import content_type_of, metadata_of
@@ -23,9 +23,9 @@ from pipefs.blocks import BlockCache
 from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, View
-from pipefs.errors import PipefsError, PreconditionFailed
+from pipefs.errors import NotFound, PipefsError, PreconditionFailed
 from pipefs.files import LocalFiles
-from pipefs.keys import key_of, names_of
+from pipefs.keys import names_of
 from pipefs.policy import Policy
 from pipefs.records import (
     Content,
@@ -36,7 +36,7 @@ from pipefs.records import (
     ino_key,
     key_id,
 )
-from pipefs.relocation import expected_at, follow_name, occupant
+from pipefs.relocation import expected_at, follow_name, occupant, remember_path
 from pipefs.sent import Sent, landed, left_over, row, settle, will_send
 from pipefs.stores.base import WRITE_ID_KEY, FileBody
 from pipefs.types import BLOCK_SIZE_BYTES
@@ -45,16 +45,6 @@ log = logging.getLogger(__name__)
 
 _CACHE_BATCH = 8
 """Blocks in one cache transaction: 8 MiB of memory, and no other writer waits for long."""
-
-
-def _key_for(node: Inode, names: list[bytes]) -> str:
-    """The key of a file's path; its old one, where a renamed directory made that too long."""
-    try:
-        return key_of(names)
-    except OSError:
-        if node.content is None:
-            raise
-        return node.content.key
 
 
 class Transfers:
@@ -123,13 +113,15 @@ class Transfers:
             self._files.unseal(ino)
 
     def _upload_sealed(self, ino: int, mark: Staging, progress: Callable[[int], None]) -> bool:
-        self._files.complete(ino)
+        source = self._source_of(ino)
+        if source is None:
+            self._files.complete(ino)
         with self._db.view() as v:
             node = tree.overlay_inode(v, ino)
             names = tree.names_to(v, ino) if node is not None else None
             if node is None or not names or self.policy.stays_local(names):
                 return False
-            key = _key_for(node, names)
+            key = tree.key_for(v, names)
             if not self._store.capabilities().versioning and occupant(v, key, ino) is not None:
                 return False  # a renamed file's bytes are still there: its copy comes first
             expected = expected_at(v, key, node, ino)
@@ -137,16 +129,47 @@ class Transfers:
         try:
             st = os.fstat(fd)
             metadata = metadata_of(node, st.st_mtime_ns) | {WRITE_ID_KEY: self._write_id(mark)}
-            body = FileBody(fd, st.st_size, lambda: self._files.cancelled(ino), progress)
             expected = self._learn_of_lost(key, expected)
             will_send(self._db, Sent(key, ino, metadata[WRITE_ID_KEY], size=st.st_size))
-            done = self._store.put(key, body, metadata, content_type_of(names[-1]), expected)
-            content = Content(key, done.version_id, done.etag, st.st_size)
-            self._cache_file(content, fd)
+            content = self._copy_in_store(ino, source, key, metadata, expected)
+            if content is None:
+                body = FileBody(fd, st.st_size, lambda: self._files.cancelled(ino), progress)
+                done = self._store.put(key, body, metadata, content_type_of(names[-1]), expected)
+                content = Content(key, done.version_id, done.etag, st.st_size)
+                self._cache_file(content, fd)
         finally:
             os.close(fd)
         self._record_upload(mark, key, content)
         return True
+
+    def _source_of(self, ino: int) -> Content | None:
+        """The version that this file is an untouched copy of, if the store keeps versions."""
+        local = self._files.get(ino)
+        if local is None or not self._store.capabilities().versioning:
+            return None
+        with local.lock:
+            return local.copied_from()
+
+    def _copy_in_store(
+        self,
+        ino: int,
+        source: Content | None,
+        key: str,
+        metadata: Mapping[str, str],
+        expected: Content | None,
+    ) -> Content | None:
+        """The object by a copy inside the store; None: its bytes are to be sent."""
+        if source is None:
+            return None
+        try:
+            done = self._store.put_copy(source, key, metadata, expected)
+        except NotFound as e:
+            log.warning("%s: the version it was copied from is gone: %s", key, e)
+            self._files.complete(ino)  # from the cache, if that has it
+            return None
+        content = Content(key, done.version_id, done.etag, source.size)
+        self._reader.share_blocks(source.ref(), content.ref())
+        return content
 
     def _learn_of_lost(self, key: str, expected: Content | None) -> Content | None:
         """An earlier request to this key, of another file or generation, may have landed."""
@@ -202,6 +225,7 @@ class Transfers:
                 if before.content is not None and before.content.key != key:
                     namespace.want_gone(t, before.content)
                 follow_name(t, mark.ino, content)
+                remember_path(t, mark.ino, key)
         self._last_version[mark.ino] = self._clock()
         self._waiting_since.pop(mark.ino, None)
         if len(self._last_version) > 10_000:

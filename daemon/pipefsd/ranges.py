@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from pipefs.errors import NoSpace, PipefsError
+from pipefs.ranges import Place, Ranges
+from pipefs.volume import Volume
+from pipefsd.nodes import epoch_of, ino_of
+from pipefsd.ownership import Ownership
 from pipefsd.serving import Serving
 from pipefsd.transports.base import Caller
+
+log = logging.getLogger(__name__)
 
 
 class RangeRequests(Serving):
     """See `transports.base.Operations` for each method."""
 
+    def __init__(
+        self,
+        volume: Volume,
+        ownership: Ownership,
+        *,
+        read_only: Callable[[], str],
+        same_mount: bool = False,
+    ) -> None:
+        super().__init__(volume, ownership, read_only=read_only, same_mount=same_mount)
+        self._ranges = Ranges(volume)
+
     def fallocate(
         self, caller: Caller, node: int, fh: int, offset: int, length: int, mode: int
     ) -> None:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self.requests += 1
+        self._writable()
+        with self._translated(node):
+            self._ranges.allocate(ino_of(node), offset, length, mode, wait=caller.may_block)
 
     def lseek(self, caller: Caller, node: int, fh: int, offset: int, whence: int) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        self.requests += 1
+        with self._translated(node):
+            return self._ranges.seek(ino_of(node), epoch_of(node), offset, whence)
 
     def copy_file_range(
         self,
@@ -31,4 +57,20 @@ class RangeRequests(Serving):
         offset_out: int,
         length: int,
     ) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        self.requests += 1
+        self._writable()
+        source = Place(ino_of(node_in), epoch_of(node_in), offset_in, fh_in)
+        with self._translated(node_in):
+            return self._ranges.copy(
+                source, ino_of(node_out), offset_out, length, wait=caller.may_block
+            )
+
+    @contextmanager
+    def _translated(self, node: int) -> Iterator[None]:
+        """The store's trouble is EIO to programs; the log says what it was."""
+        try:
+            yield
+        except PipefsError as e:
+            log.error("%s: %s", self._volume.path_of(ino_of(node)), e)
+            code = errno.ENOSPC if isinstance(e, NoSpace) else errno.EIO
+            raise OSError(code, os.strerror(code)) from e
