@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipefs.ranges import Place, Ranges
+from pipefs.errors import StoreUnavailable, WouldBlock
+from pipefs.ranges import COPY_LIMIT_BYTES, Place, Ranges
 from pipefs.stores.local import LocalStore
-from pipefs.stores.wrap import CountingStore
-from tests.machines import Machine, sync_all
+from pipefs.stores.wrap import CountingStore, FaultStore
+from tests.machines import Machine, UnversionedStore, sync_all
 
 MIB = 1 << 20
 
@@ -144,5 +146,189 @@ def test_a_copy_keeps_its_bytes_whatever_becomes_of_the_source(
     sync_all(one, two)
     assert (one.read("g"), two.read("g")) == (noise(3 * MIB), noise(3 * MIB))
     assert one.problems() == two.problems() == []
+    one.close()
+    two.close()
+
+
+def test_a_copy_survives_kill_9_before_and_after_it_is_complete(machine: Machine) -> None:
+    machine.write("f", noise(3 * MIB))
+    machine.sync()
+    clone(machine, "f", "g")
+    machine.kill()
+    assert machine.read("g") == noise(3 * MIB)
+    # The mark is there, the size is not: an empty file, which grows by zeros and not by bytes.
+    clone(machine, "f", "h")
+    os.truncate(machine.volume.files.staging.path(machine.ino("h")), 0)
+    machine.kill()
+    assert machine.inode("h").size == 0
+    machine.truncate("h", 2 * MIB)
+    assert machine.read("h") == bytes(2 * MIB)
+    machine.sync()
+    assert (machine.read("g"), machine.read("h")) == (noise(3 * MIB), bytes(2 * MIB))
+    assert machine.problems() == []
+
+
+def test_a_copy_that_is_asked_for_again_is_made_once(machine: Machine) -> None:
+    machine.write("f", noise(3 * MIB + 1))
+    machine.sync()
+    ranges = Ranges(machine.volume)
+    source = place(machine, "f")
+    with opened(machine, "g") as ino:
+        for _ in range(2):
+            assert ranges.copy(source, ino, 0, 1 << 40, wait=True) == 3 * MIB + 1
+        machine.volume.write(ino, 5, memoryview(b"mine"), wait=True)
+        assert ranges.copy(source, ino, 0, 1 << 40, wait=True) == 3 * MIB + 1
+    assert machine.read("g") == noise(3 * MIB + 1)
+
+
+def test_a_long_copy_in_several_requests_is_still_one_copy_in_the_store(
+    machine: Machine, store: CountingStore
+) -> None:
+    machine.write("f", noise(5 * MIB + 9))
+    machine.sync()
+    ranges = Ranges(machine.volume)
+    with opened(machine, "g") as ino:
+        for offset in range(0, 6 * MIB, 1_500_000):
+            ranges.copy(place(machine, "f", offset), ino, offset, 1_500_000, wait=True)
+    machine.sync()
+    assert (machine.read("g"), copies(store)) == (noise(5 * MIB + 9), 1)
+
+
+def test_the_beginning_of_a_file_is_copied_as_such(machine: Machine, store: CountingStore) -> None:
+    machine.write("f", noise(4 * MIB))
+    machine.sync()
+    with opened(machine, "g") as ino:
+        Ranges(machine.volume).copy(place(machine, "f"), ino, 0, 2 * MIB + 77, wait=True)
+    assert machine.read("g") == noise(4 * MIB)[: 2 * MIB + 77]
+    machine.sync()
+    assert (machine.read("g"), copies(store)) == (noise(4 * MIB)[: 2 * MIB + 77], 0)
+
+
+def test_a_copy_whose_source_version_was_deleted_goes_up_from_the_cache(
+    machine: Machine, store: CountingStore
+) -> None:
+    machine.write("f", noise(3 * MIB))
+    machine.sync()
+    node = machine.inode("f")
+    clone(machine, "f", "g")
+    assert node.content is not None and node.content.version_id is not None
+    machine.rm("f")
+    machine.delete_all()
+    store.delete_version("f", node.content.version_id)
+    machine.sync()
+    assert (machine.read("g"), store.get("g", None, 0, 1 << 24)) == (noise(3 * MIB), noise(3 * MIB))
+
+
+def test_a_copy_in_the_store_whose_answer_is_lost_is_no_conflict(tmp_path: Path) -> None:
+    faults = FaultStore(LocalStore(tmp_path / "store"))
+    machine = Machine(tmp_path / "a", faults)
+    machine.write("f", noise(3 * MIB))
+    machine.sync()
+    clone(machine, "f", "g")
+    faults.fail("copy", lambda: StoreUnavailable("no answer"), lands=True)
+    with pytest.raises(StoreUnavailable):
+        machine.upload(machine.ino("g"))
+    machine.kill()
+    machine.sync()
+    assert machine.tree() == {"f": noise(3 * MIB), "g": noise(3 * MIB)}
+    assert machine.problems() == []
+    machine.close()
+
+
+def test_a_copy_of_a_name_that_somebody_else_takes_meanwhile_keeps_both(
+    tmp_path: Path, store: CountingStore
+) -> None:
+    one, two = Machine(tmp_path / "1", store), Machine(tmp_path / "2", store, name="b")
+    one.write("f", noise(3 * MIB))
+    sync_all(one, two)
+    two.write("g", b"theirs")
+    two.sync()
+    clone(one, "f", "g")
+    sync_all(one, two)
+    assert sorted(map(len, one.contents())) == [6, 3 * MIB, 3 * MIB]
+    assert one.tree() == two.tree()
+    one.close()
+    two.close()
+
+
+def test_stores_without_versions_get_the_bytes(tmp_path: Path) -> None:
+    counting = CountingStore(UnversionedStore(LocalStore(tmp_path / "store")))
+    machine = Machine(tmp_path / "a", counting)
+    machine.write("f", noise(3 * MIB))
+    machine.sync()
+    clone(machine, "f", "g")
+    machine.write("f", b"other")
+    machine.sync()
+    assert (machine.read("g"), machine.read("f")) == (noise(3 * MIB), b"other")
+    assert copies(counting) == 0
+    machine.close()
+
+
+def test_any_range_is_copied_as_between_plain_files(tmp_path: Path, machine: Machine) -> None:
+    rng = random.Random(11)
+    ranges = Ranges(machine.volume)
+    machine.write("stored", noise(3 * MIB + 5, 1))
+    machine.write("below", noise(4 * MIB, 2))
+    machine.sync()
+    machine.write("local", noise(2 * MIB + 9, 3))
+    plain = {}
+    for name in ("stored", "below", "local"):
+        plain[name] = os.open(tmp_path / name, os.O_RDWR | os.O_CREAT)
+        os.write(plain[name], machine.read(name))
+    for _ in range(40):
+        origin, dest = rng.choice(("stored", "below", "local")), rng.choice(("below", "local"))
+        at, to = rng.randrange(4 * MIB), rng.randrange(3 * MIB)
+        length = rng.choice((10, 5000, MIB, MIB + 1))
+        if origin == dest and abs(at - to) < length:
+            continue
+        with opened(machine, dest) as ino:
+            copied = ranges.copy(place(machine, origin, at), ino, to, length, wait=True)
+        size = os.fstat(plain[origin]).st_size
+        assert copied == max(0, min(length, size - at))
+        os.pwrite(plain[dest], os.pread(plain[origin], length, at), to)
+        assert machine.inode(dest).size == os.fstat(plain[dest]).st_size
+    for name, fd in plain.items():
+        assert machine.read(name) == os.pread(fd, 1 << 24, 0)
+        os.close(fd)
+
+
+def test_overlapping_ranges_of_one_file_are_refused_and_others_copied(machine: Machine) -> None:
+    machine.write("f", noise(MIB))
+    ranges = Ranges(machine.volume)
+    with opened(machine, "f") as ino:
+        with pytest.raises(OSError, match="Invalid argument"):
+            ranges.copy(place(machine, "f"), ino, 99, 100, wait=True)
+        assert ranges.copy(place(machine, "f"), ino, 100, 100, wait=True) == 100
+        assert ranges.copy(place(machine, "f", MIB), ino, 0, 100, wait=True) == 0
+    assert machine.read("f") == noise(MIB)[:100] * 2 + noise(MIB)[200:]
+
+
+def test_one_request_moves_a_bounded_number_of_bytes_and_none_on_a_thread_that_must_not_wait(
+    machine: Machine,
+) -> None:
+    size = COPY_LIMIT_BYTES + MIB
+    machine.write("big", b"")
+    machine.truncate("big", size)
+    ranges = Ranges(machine.volume)
+    with opened(machine, "g") as ino:
+        with pytest.raises(WouldBlock):
+            ranges.copy(place(machine, "big"), ino, 0, size, wait=False)
+        assert ranges.copy(place(machine, "big"), ino, 0, size, wait=True) == COPY_LIMIT_BYTES
+
+
+def test_a_handle_on_an_older_content_copies_what_it_reads(
+    tmp_path: Path, store: CountingStore
+) -> None:
+    one, two = Machine(tmp_path / "1", store), Machine(tmp_path / "2", store, name="b")
+    one.write("f", noise(2 * MIB, 1))
+    sync_all(one, two)
+    old = place(one, "f")
+    two.write("f", noise(3 * MIB, 2))
+    sync_all(one, two)
+    ranges = Ranges(one.volume)
+    assert ranges.seek(old.ino, old.epoch, 0, os.SEEK_HOLE) == 2 * MIB
+    with opened(one, "g") as ino:
+        assert ranges.copy(old, ino, 0, 1 << 40, wait=True) == 2 * MIB
+    assert one.read("g") == noise(2 * MIB, 1)
     one.close()
     two.close()
