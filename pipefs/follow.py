@@ -36,10 +36,10 @@ from pipefs.conflicts import Effects
 from pipefs.db import StateDB, Txn, View
 from pipefs.errors import Corrupt, NotFound
 from pipefs.inodes import InoSource
-from pipefs.keys import key_of, names_of
+from pipefs.keys import names_of, stands_for_a_path
 from pipefs.policy import EVERYTHING, Policy
-from pipefs.records import Inode, decode_content, key_id
-from pipefs.sent import row
+from pipefs.provenance import base_file, file_of, is_ours, is_own_key, is_under_way
+from pipefs.records import key_id
 from pipefs.stores.base import Store
 from pipefs.types import ObjectVersion
 
@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 HEADS_AT_ONCE = 16
 _LOOK_BATCH = 1000
+COMMIT_EXPECTED_NS = 600 * 10**9
+"""A machine announces its uploads within seconds; a busy one, within minutes."""
 
 
 class Follower:
@@ -224,21 +226,28 @@ class Follower:
 
     def _difference(self, key: str, found: ObjectVersion | None) -> Change | None:
         with self._db.view() as v:
-            node = _base_file(v, key)
+            node = base_file(v, key)
             if found is None:
                 if node is None or node.content is None or node.content.key != key:
                     return None
                 names = tree.base_names_to(v, node.ino)
                 return Change(op="delete", path=tree.path_text(names)) if names else None
-            if _is_ours(v, node, found) or _is_under_way(v, found):
+            if is_ours(v, node, found) or is_under_way(v, found):
+                return None
+            if node is None and self._is_unheard_of(key, found):
                 return None
             names = tree.base_names_to(v, node.ino) if node is not None else None
             if names is None or node is None or node.content is None or node.content.key != key:
                 names = self._free_names(v, key)
-            change = change_of(found, key_of(names))
+            change = change_of(found, tree.path_text(names))
             if node is not None and node.content is not None and node.content.key == key:
                 change.replaces = node.content.version_id or node.content.etag
             return change
+
+    def _is_unheard_of(self, key: str, found: ObjectVersion) -> bool:
+        """An object whose path only its commit can tell, which is on its way most likely."""
+        young = self._clock() - found.last_modified_ns < COMMIT_EXPECTED_NS
+        return young and stands_for_a_path(key)
 
     @staticmethod
     def _free_names(v: View, key: str) -> list[bytes]:
@@ -298,16 +307,16 @@ class Follower:
             unknown = []
             with self._db.view() as v:
                 for found in batch:
-                    if _is_own_key(found.key):
+                    if is_own_key(found.key):
                         continue
                     total += found.size
                     if found.key.endswith("/"):
                         markers.append(found.key)
                         continue
-                    ino, known = _known(v, found)
+                    ino, same = file_of(v, found)
                     if ino and ino // 8 < len(seen):
                         seen[ino // 8] |= 1 << (ino % 8)
-                    if not known:
+                    if not same:
                         unknown.append(found.key)
             if unknown:
                 effects.merge(self.check_keys(unknown))
@@ -327,7 +336,7 @@ class Follower:
                 if not gone and tree.base_walk(v, names_of(key)) is None:
                     live = tree.walk(v, names_of(key))
                     if live is None:
-                        changes.append(Change(op="mkdir", path=key_of(names_of(key))))
+                        changes.append(Change(op="mkdir", path=tree.path_text(names_of(key))))
         return self._commit_external(changes)
 
     def _vanished(self, seen: bytearray) -> Effects:
@@ -343,53 +352,6 @@ class Follower:
         for first in range(0, len(gone), _LOOK_BATCH):
             effects.merge(self.check_keys(gone[first : first + _LOOK_BATCH]))
         return effects
-
-
-def _is_own_key(key: str) -> bool:
-    return key.startswith((".pipefs/", ".snapshots/")) or "/.snapshots/" in key
-
-
-def _base_file(v: View, key: str) -> Inode | None:
-    """The base file whose object this key is, by path or by what it remembers."""
-    ino = tree.base_walk(v, names_of(key))
-    node = tree.base_inode(v, ino) if ino is not None else None
-    if node is not None and node.content is not None and node.content.key == key:
-        return node
-    raw = v.get("bykey", key_id(key))
-    other = tree.base_inode(v, int.from_bytes(raw, "big")) if raw is not None else None
-    if other is not None and other.content is not None and other.content.key == key:
-        return other
-    return node if node is not None and node.is_file else None
-
-
-def _is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
-    """Whether this object is a version that this machine knows, committed or not."""
-    raw = v.get("gone", key_id(found.key))
-    if raw is not None and decode_content(raw).etag == found.etag:
-        return True
-    live = tree.walk(v, names_of(found.key))
-    raw = v.get("bykey", key_id(found.key))
-    renamed = tree.inode(v, int.from_bytes(raw, "big")) if raw is not None else None
-    for one in (node, live, renamed):
-        content = one.content if one is not None else None
-        if content is not None and content.key == found.key and content.etag == found.etag:
-            same = found.version_id is None or found.version_id == content.version_id
-            if same or content.version_id is None:
-                return True
-    return False
-
-
-def _is_under_way(v: View, found: ObjectVersion) -> bool:
-    """Whether we put it there ourselves, and its landing is not recorded yet."""
-    sent = row(v, found.key)
-    return sent is not None and sent.is_it(found)
-
-
-def _known(v: View, found: ObjectVersion) -> tuple[int, bool]:
-    """(base inode that this listed object belongs to or 0, whether it is what we know)."""
-    node = _base_file(v, found.key)
-    mine = node is not None and node.content is not None and node.content.key == found.key
-    return (node.ino if node is not None and mine else 0), _is_ours(v, node, found)
 
 
 def _batches(items: Iterator[ObjectVersion], size: int) -> Iterator[list[ObjectVersion]]:

@@ -3,7 +3,8 @@
 A file name is bytes, a key is text. Most names are their own key component. Bytes that a key
 cannot carry (control characters, bytes that are not UTF-8, the backslash, which some stores take
 for a slash) are written `%XX`; a literal `%` that would read as such an escape is written `%25`.
-Every legal path therefore has exactly one key, and `names_of(key_of(names)) == names`.
+Every legal path therefore has exactly one key, and `names_of(key_of(names)) == names`. A path too
+long for a key gets a shortened one, which stands for it; then the commit log has the path.
 
 The other way round a bucket may hold keys that are no path: empty or dot components, components
 over 255 bytes. Those get a stand-in name (below), and the entry in the tree remembers the key
@@ -12,7 +13,6 @@ itself. Pure functions, no I/O.
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Sequence
 
@@ -20,6 +20,8 @@ import xxhash
 
 MAX_KEY_BYTES = 1024
 MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 8192
+"""Of a path as text. Linux takes 4,096 in one call; deeper places are reached step by step."""
 
 # Codes that stand for a byte in a key: controls, DEL, "%", the backslash, "." and "/" (the last
 # two only occur in stand-in names), and all bytes from 0x80, which appear alone only where UTF-8
@@ -28,6 +30,8 @@ _CODE = r"(?:[01][0-9A-F]|7F|2[5EF]|5C|[89A-F][0-9A-F])"
 _LITERAL_PERCENT = re.compile(f"%(?={_CODE})")
 _ESCAPE = re.compile(f"%25(?={_CODE})|%(?!25){_CODE}")
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f%\\\udc80-\udcff]*\Z")
+_SUFFIX = re.compile(rb"(?<=.)(?:\.[A-Za-z0-9]{1,7}){1,2}\Z")
+_SHORTENED = re.compile(r"(?:^|/)(%~[0-9a-f]{32})(?:\.[A-Za-z0-9]{1,7}){0,2}\Z")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\udc80-\udcff]")
 
 
@@ -41,15 +45,36 @@ def component_of(name: bytes) -> str:
 
 
 def key_of(names: Sequence[bytes], *, prefix_bytes: int = 0) -> str:
-    """The key of a path.
-
-    Raises:
-        OSError: ENAMETOOLONG, the key with its prefix would exceed S3's 1,024 bytes.
-    """
+    """The key of a path: its components; where these with the prefix would exceed S3's 1,024
+    bytes, as many of them as fit and then `%~`, 32 hex digits that stand for the whole path, and
+    the name's suffix."""
     key = "/".join(map(component_of, names))
-    if len(key.encode()) + prefix_bytes > MAX_KEY_BYTES:
-        raise OSError(errno.ENAMETOOLONG, "the object key would be longer than 1,024 bytes", key)
-    return key
+    room = MAX_KEY_BYTES - prefix_bytes
+    if len(key.encode()) <= room:
+        return key
+    last = _digest(key) + _short_suffix(names[-1])
+    above: list[str] = []
+    room -= len(last)
+    for component in map(component_of, names[:-1]):
+        room -= len(component.encode()) + 1
+        if room < 0:
+            break
+        above.append(component)
+    return "/".join([*above, last])
+
+
+def _digest(path: str) -> str:
+    return "%~" + xxhash.xxh3_128_hexdigest(path.encode())
+
+
+def _short_suffix(name: bytes) -> str:
+    """`.csv.gz`, so that other tools still know what it is."""
+    return m[0].decode() if (m := _SUFFIX.search(name)) else ""
+
+
+def stands_for_a_path(key: str) -> bool:
+    """Whether only the commit log can say whose object this is: its path was too long."""
+    return _SHORTENED.search(key) is not None
 
 
 def name_of(component: str) -> bytes:
@@ -73,7 +98,10 @@ def names_of(key: str) -> list[bytes]:
 
 def is_natural(key: str, names: Sequence[bytes]) -> bool:
     """Whether the file at this path may keep this key (else its object is to be moved)."""
-    return names_of(key) == list(names)
+    if names_of(key) == list(names):
+        return True
+    found = _SHORTENED.search(key)
+    return found is not None and found[1] == _digest("/".join(map(component_of, names)))
 
 
 def bytes_of(text: str) -> bytes:

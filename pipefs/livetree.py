@@ -38,10 +38,11 @@ class LiveTree:
         self.files = files
         self.inos = InoSource()
         self.replies = Replies(db)
-        self._prefix_bytes = prefix_bytes
         self._clock = clock
         with db.update() as t:
             namespace.ensure_root(t, clock())
+            if tree.number(t, "prefix_bytes") != prefix_bytes:
+                tree.set_fact(t, "prefix_bytes", b"%d" % prefix_bytes)
 
     # --- names --------------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ class LiveTree:
 
     def _make(self, parent: int, name: bytes, node: Inode, unique: int) -> Inode:
         with self._changing() as t:
-            namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
+            namespace.check_name(t, parent, name)
             namespace.make(t, self.inos, parent, name, node, self._clock())
             self.replies.record(t, unique, node.ino)
         node.nlink = 2 if node.is_dir else 1
@@ -147,7 +148,7 @@ class LiveTree:
         self.files.staging.require_room()
         try:
             with self._changing() as t:
-                namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
+                namespace.check_name(t, parent, name)
                 namespace.make(t, self.inos, parent, name, node, self._clock())
                 names = tree.names_to(t, node.ino) or [name]
                 self.files.created(t, node, tree.path_text(names), handle)
@@ -179,7 +180,7 @@ class LiveTree:
     def link(self, ino: int, parent: int, name: bytes, *, unique: int = 0) -> Inode:
         """One more name for a file; returns the file."""
         with self._changing() as t:
-            namespace.check_name(t, parent, name, prefix_bytes=self._prefix_bytes)
+            namespace.check_name(t, parent, name)
             file = namespace.link(t, self.inos, ino, parent, name, self._clock())
             self.replies.record(t, unique, ino)
             file.nlink = links.count(t, file)
@@ -203,7 +204,7 @@ class LiveTree:
     ) -> Inode | None:
         """rename(2); returns what was replaced, now an orphan."""
         with self._changing() as t:
-            namespace.check_name(t, parent2, name2, prefix_bytes=self._prefix_bytes)
+            namespace.check_name(t, parent2, name2)
             replaced = namespace.rename(t, parent, name, parent2, name2, flags, self._clock())
             self.replies.record(t, unique, replaced.ino if replaced is not None else 0)
         return replaced

@@ -14,7 +14,7 @@ import stat
 from pipefs import acl, links, tree
 from pipefs.db import Txn, View
 from pipefs.inodes import InoSource
-from pipefs.keys import MAX_NAME_BYTES, is_natural, key_of
+from pipefs.keys import MAX_NAME_BYTES, MAX_PATH_BYTES, is_natural, stands_for_a_path
 from pipefs.records import (
     Content,
     Dirty,
@@ -39,11 +39,11 @@ def fail(code: int, name: bytes = b"") -> OSError:
     return OSError(code, os.strerror(code), os.fsdecode(name))
 
 
-def check_name(v: View, parent: int, name: bytes, *, prefix_bytes: int) -> None:
+def check_name(v: View, parent: int, name: bytes) -> None:
     """Whether a file may be made under this name.
 
     Raises:
-        OSError: ENAMETOOLONG (name over 255 bytes, key over 1,024), EPERM (a name of ours),
+        OSError: ENAMETOOLONG (name over 255 bytes, path over 8,192), EROFS (a name of ours),
             ENOENT (the directory itself has been removed).
     """
     if len(name) > MAX_NAME_BYTES:
@@ -53,7 +53,8 @@ def check_name(v: View, parent: int, name: bytes, *, prefix_bytes: int) -> None:
     names = tree.names_to(v, parent)
     if names is None:
         raise fail(errno.ENOENT, name)
-    key_of([*names, name], prefix_bytes=prefix_bytes)
+    if sum(map(len, names)) + len(names) + len(name) > MAX_PATH_BYTES:
+        raise fail(errno.ENAMETOOLONG, name)
 
 
 def lookup(v: View, parent: int, name: bytes) -> Inode:
@@ -205,7 +206,8 @@ def _marker_to_go(t: Txn, node: Inode) -> Content | None:
     if raw:
         return decode_content(raw)
     names = tree.base_names_to(t, node.ino) if t.has("inodes", ino_key(node.ino)) else None
-    return Content(key_of(names) + "/", None, "", 0) if names else None
+    key = tree.key_for(t, names) if names else ""
+    return Content(key + "/", None, "", 0) if key and not stands_for_a_path(key) else None
 
 
 def _tombstone_key(v: View, parent: int, name: bytes, moving: int) -> str:

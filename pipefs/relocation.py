@@ -17,7 +17,7 @@ from pipefs.attributes import metadata_of
 from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn, View
-from pipefs.keys import is_natural, key_of, names_of
+from pipefs.keys import is_natural, names_of, stands_for_a_path
 from pipefs.policy import Policy
 from pipefs.records import (
     Content,
@@ -72,6 +72,12 @@ def follow_name(t: Txn, ino: int, content: Content) -> None:
         t.put("relocate", ino_key(ino), b"%d" % time.time_ns())
 
 
+def remember_path(t: Txn, ino: int, key: str) -> None:
+    """A listing may show the object before its commit is out: its key does not tell its path."""
+    if stands_for_a_path(key):
+        t.put("bykey", key_id(key), ino_key(ino))
+
+
 class Relocator:
     """One pipe's copies and markers. Thread-safe."""
 
@@ -115,13 +121,7 @@ class Relocator:
             if self._needs_no_copy(t, node, names) or self._policy.stays_local(names):
                 t.delete("relocate", ino_key(ino))
                 return True
-            try:
-                key = key_of(names)
-            except OSError as e:
-                # Below a renamed directory: it keeps its old key, which the commits name.
-                log.warning("%s keeps its old key: %s", tree.path_text(names)[:200], e.strerror)
-                t.delete("relocate", ino_key(ino))
-                return True
+            key = tree.key_for(t, names)
             other = None if self._versioned() else occupant(t, key, ino)
         if other is not None and other.content is not None:
             # Without versions its bytes would be overwritten: they wait elsewhere for their turn.
@@ -173,6 +173,7 @@ class Relocator:
             tree.put_inode(t, live)
             t.delete("relocate", ino_key(node.ino))
             follow_name(t, node.ino, new)
+            remember_path(t, node.ino, key)
             namespace.want_gone(t, old)
 
     def _copied_before(self, node: Inode, old: Content, key: str) -> ObjectVersion | None:
@@ -204,7 +205,11 @@ class Relocator:
                 return True
             if self._clock() - node.mtime_ns < quiet or self._policy.stays_local(names):
                 return False
-            key = key_of(names) + "/"
+            key = tree.key_for(t, names)
+            if stands_for_a_path(key):
+                t.delete("markers", ino_key(ino))  # a marker says its directory's path, or nothing
+                return True
+            key += "/"
         done = self._store.put(key, b"", metadata_of(node, node.mtime_ns), "", None)
         content = Content(key, done.version_id, done.etag, 0)
         with self._db.update() as t:

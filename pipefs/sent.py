@@ -14,7 +14,6 @@ import msgspec
 
 from pipefs import tree
 from pipefs.db import StateDB, Txn, View
-from pipefs.keys import key_of
 from pipefs.records import Content, Dirty, encode, ino_key, key_id
 from pipefs.stores.base import WRITE_ID_KEY
 from pipefs.types import ObjectVersion
@@ -69,7 +68,7 @@ def _is_awaited(v: View, sent: Sent) -> bool:
     if node is None or not names:
         return False
     waits = bool(node.dirty & Dirty.CONTENT) or v.has("relocate", ino_key(sent.ino))
-    return waits and key_of(names) == sent.key
+    return waits and tree.key_for(v, names) == sent.key
 
 
 def settle(t: Txn, sent: Sent, found: ObjectVersion | None) -> None:

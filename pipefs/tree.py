@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from pipefs.db import Txn, View
 from pipefs.errors import Corrupt
-from pipefs.keys import component_of
+from pipefs.keys import component_of, key_of
 from pipefs.records import (
     Content,
     Dirty,
@@ -33,6 +33,9 @@ from pipefs.records import (
     name_key,
 )
 from pipefs.types import ROOT_INO, Ino
+
+MAX_DEPTH = 1 << 16
+"""Of a path, in names: more than any has, so that a damaged tree ends a walk."""
 
 TABLES = (
     "facts",  # name → bytes: epoch, applied commit, counters
@@ -148,7 +151,7 @@ def names_to(v: View, ino: int) -> list[bytes] | None:
     out: list[bytes] = []
     while ino != ROOT_INO:
         node = inode(v, ino)
-        if node is None or node.parent == 0 or len(out) > 4096:
+        if node is None or node.parent == 0 or len(out) > MAX_DEPTH:
             return None
         out.append(node.name)
         ino = Ino(node.parent)
@@ -159,6 +162,11 @@ def names_to(v: View, ino: int) -> list[bytes] | None:
 def path_text(names: list[bytes]) -> str:
     """A path as text for messages, commits and manifests: escaped like a key, "" is the root."""
     return "/".join(map(component_of, names))
+
+
+def key_for(v: View, names: list[bytes]) -> str:
+    """The key of a path in this pipe's store, whose prefix counts towards S3's limit."""
+    return key_of(names, prefix_bytes=number(v, "prefix_bytes"))
 
 
 def walk(v: View, names: list[bytes]) -> Inode | None:
@@ -275,7 +283,7 @@ def base_names_to(v: View, ino: int) -> list[bytes] | None:
     out: list[bytes] = []
     while ino != ROOT_INO:
         node = base_inode(v, ino)
-        if node is None or len(out) > 4096:
+        if node is None or len(out) > MAX_DEPTH:
             return None
         out.append(node.name)
         ino = node.parent

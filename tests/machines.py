@@ -24,7 +24,6 @@ from pipefs.content import ContentReader
 from pipefs.db import StateDB
 from pipefs.errors import NotFound, PreconditionFailed, Unsupported
 from pipefs.follow import Follower
-from pipefs.keys import key_of
 from pipefs.namespace import RENAME_EXCHANGE
 from pipefs.policy import Policy
 from pipefs.records import Inode
@@ -224,7 +223,7 @@ class Machine:
                 names.setdefault(node.ino, []).append(path)
                 names[node.ino].sort()
         for ino, known in names.items():
-            assert self.volume.inode(ino).nlink == len(known)
+            assert self.volume.inode(ino, counted=True).nlink == len(known)
         return {tuple(known) for known in names.values() if len(known) > 1}
 
     def modes(self) -> dict[str, int]:
@@ -268,8 +267,9 @@ class Machine:
         self.follow()
         with self.db.view() as v:
             names = tree.names_to(v, ino)
-        if names:
-            self._take(self.follower.check_keys([key_of(names)]))
+            key = tree.key_for(v, names) if names else ""
+        if key:
+            self._take(self.follower.check_keys([key]))
 
     def upload_all(self) -> None:
         for ino in self.volume.files.inos():

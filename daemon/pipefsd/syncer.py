@@ -18,7 +18,6 @@ from pipefs import tree
 from pipefs.conflicts import Effects
 from pipefs.errors import AccessDenied, PipefsError, StoreUnavailable, TimedOut
 from pipefs.follow import Follower
-from pipefs.keys import key_of
 from pipefs.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -175,8 +174,9 @@ class Syncer:
                 effects.merge(self._follower.follow())
             with self._volume.db.view() as v:
                 names = tree.names_to(v, ino)
-            if names:
-                effects.merge(self._follower.check_keys([key_of(names)]))
+                key = tree.key_for(v, names) if names else ""
+            if key:
+                effects.merge(self._follower.check_keys([key]))
         self._tell(effects)
 
     def _tell(self, effects: Effects) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipefs.keys import MAX_KEY_BYTES, MAX_NAME_BYTES, component_of, is_natural, key_of, names_of
+from pipefs.keys import (
+    MAX_KEY_BYTES,
+    MAX_NAME_BYTES,
+    component_of,
+    is_natural,
+    key_of,
+    names_of,
+    stands_for_a_path,
+)
 
 _pieces = st.sampled_from([b"%", b"%2", b"%25", b"%0A", b"%2F", b"%2E", b"%5C", b"a", b".", b"F"])
 _names = (
@@ -69,13 +74,25 @@ def test_a_component_is_no_path(name: bytes) -> None:
     assert "/" not in component_of(name)
 
 
-def test_a_key_over_1024_bytes_with_its_prefix_is_refused() -> None:
+def test_a_key_may_have_1024_bytes_with_its_prefix() -> None:
     names = [b"n" * 255] * 4  # 1,023 bytes
     assert len(key_of(names)) == 1023
     assert len(key_of(names, prefix_bytes=1)) == MAX_KEY_BYTES - 1
-    with pytest.raises(OSError) as refused:
-        key_of(names, prefix_bytes=2)
-    assert refused.value.errno == errno.ENAMETOOLONG
+    assert stands_for_a_path(key_of(names, prefix_bytes=2))
+    assert not stands_for_a_path(key_of(names))
+
+
+@given(st.lists(_names, min_size=1, max_size=40), st.integers(0, 512))
+def test_a_path_of_any_length_has_a_key_of_its_own(names: list[bytes], prefix: int) -> None:
+    names = [*names, b"n" * 255, b"m" * 255, b"table.csv.gz"] * 2
+    key = key_of(names, prefix_bytes=prefix)
+    assert len(key.encode()) + prefix <= MAX_KEY_BYTES
+    assert is_natural(key, names)
+    assert key.endswith(".csv.gz")
+    assert not is_natural(key, [*names[:-1], b"other.csv.gz"])
+    assert key_of([b"x", *names], prefix_bytes=prefix) != key
+    above = names_of(key)[:-1] if stands_for_a_path(key) else names[:-1]
+    assert above == names[: len(above)]
 
 
 def test_a_long_component_of_a_foreign_key_keeps_its_own_stand_in() -> None:

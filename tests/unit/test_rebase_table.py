@@ -588,3 +588,45 @@ def test_what_was_overwritten_is_a_version_of_the_store(here: Machine, there: Ma
     settled(here, there)
     if here.capabilities.versioning:
         assert versions(here.store) == {b"1", b"2"}
+
+
+DEEP = "/".join(letter * 200 for letter in "abcdefghij")
+"""A path of 2,000 bytes: no key can carry it."""
+
+
+def test_a_path_longer_than_a_key_is_there_on_the_other_machine(
+    here: Machine, there: Machine
+) -> None:
+    for depth in range(1, 11):
+        here.mkdir(DEEP[: depth * 201 - 1])
+    here.write(DEEP + "/one.csv", b"one")
+    here.upload_all()
+    here.reconcile()  # its own object, not announced yet
+    here.sync()
+    there.sync()
+    assert there.read(DEEP + "/one.csv") == b"one"
+    there.write(DEEP + "/one.csv", b"two")
+    there.mv(DEEP + "/one.csv", "short.csv")
+    here.mv(DEEP[:200], "other")
+    sync_all(here, there)
+    for machine in (here, there):
+        machine.reconcile()
+    sync_all(here, there)
+    assert here.tree() == there.tree()
+    assert here.contents() == [b"two"]
+    assert objects(here.store) == {"short.csv": b"two"}
+    assert (here.problems(), there.problems()) == ([], [])
+
+
+def test_a_long_path_moves_with_the_directory_above_it(here: Machine, there: Machine) -> None:
+    for depth in range(1, 11):
+        here.mkdir(DEEP[: depth * 201 - 1])
+    here.write(DEEP + "/one.csv", b"one")
+    sync_all(here, there)
+    (old,) = objects(here.store)
+    there.mv(DEEP[:200], "o")
+    sync_all(here, there)
+    assert here.read("o" + DEEP[200:] + "/one.csv") == b"one"
+    (new,) = objects(here.store)
+    assert new != old and new.startswith("o/" + "b" * 200) and new.endswith(".csv")
+    assert here.problems() == []
