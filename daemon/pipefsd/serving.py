@@ -14,7 +14,9 @@ from pipefs import acl
 from pipefs.records import NO_MODE, Inode
 from pipefs.replies import Reply
 from pipefs.volume import Volume
+from pipefsd.modes import Modes
 from pipefsd.nodes import ino_of, node_id
+from pipefsd.notices import Notices
 from pipefsd.ownership import Ownership
 from pipefsd.transports.base import (
     Attr,
@@ -55,6 +57,8 @@ class Serving:
         """Without a name, and not forgotten by the kernel yet."""
         self._opens: dict[int, int] = {}
         self._opens_lock = threading.Lock()
+        self.modes = Modes()
+        self._notices: Notices | None = None
         self.requests = 0
         """Served so far of those that make work; only the dispatcher counts, so about."""
 
@@ -110,7 +114,8 @@ class Serving:
     def _forgotten(self, ino: int) -> None:
         """The kernel has no handle, mapping or name of this inode any more."""
         with self._opens_lock:
-            if ino not in self._orphans:
+            # A node of an earlier content may go while the file is open by another.
+            if ino not in self._orphans or self._opens.get(ino, 0) > 0:
                 return
             self._orphans.discard(ino)
         self._volume.forget_orphan(ino)

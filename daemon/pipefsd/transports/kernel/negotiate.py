@@ -137,4 +137,4 @@ def features(agreed: Negotiated) -> Features:
             found.append(word)
     if agreed.epochs:
         found.append("epochs")
-    return Features("kernel", found, acls=bool(agreed.flags & wire.POSIX_ACL))
+    return Features("kernel", found, acls=bool(agreed.flags & wire.POSIX_ACL), forgets=True)
