@@ -53,9 +53,13 @@ class Bridge(fuse.FUSE):  # type: ignore[misc]  # fusepy has no types
         """What INIT agreed on; empty before."""
         self.callbacks = library.Callbacks()
         kinds = library.prototypes()
-        for name in _NAMES:
-            function = partial(self._guard, name, getattr(self, name))
-            setattr(self.callbacks, name, kinds[name](function))
+        # Kept here as well: in a structure that extends another, ctypes keeps the function of the
+        # fifth new field in place of the one of the fifth old field, whose memory is then reused.
+        self._kept = {
+            name: kinds[name](partial(self._guard, name, getattr(self, name))) for name in _NAMES
+        }
+        for name, callback in self._kept.items():
+            setattr(self.callbacks, name, callback)
         # Open files are known by their handles; asking for paths would make an unlink wait for a
         # read of the same file that waits for the network.
         self.callbacks.flag_nullpath_ok = 1

@@ -108,6 +108,22 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 
 _P = ctypes.c_void_p
 
+
+class IoVector(ctypes.Structure):
+    """One part of a message."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+SEND = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.POINTER(IoVector), ctypes.c_size_t)
+
+
+class ChannelOperations(ctypes.Structure):
+    """`struct fuse_chan_ops`: a way of our own for replies."""
+
+    _fields_ = (("receive", _P), ("send", SEND), ("destroy", _P))
+
+
 get_context = _function("fuse_get_context", ctypes.POINTER(Context))
 interrupted = _function("fuse_interrupted", ctypes.c_int)
 setup = _function(
@@ -125,4 +141,10 @@ get_session = _function("fuse_get_session", _P, _P)
 next_channel = _function("fuse_session_next_chan", _P, _P, _P)
 buffer_size = _function("fuse_chan_bufsize", ctypes.c_size_t, _P)
 receive = _function("fuse_chan_recv", ctypes.c_int, ctypes.POINTER(_P), _P, ctypes.c_size_t)
+new_channel = _function("fuse_chan_new", _P, _P, ctypes.c_int, ctypes.c_size_t, _P)
+send = _function("fuse_chan_send", ctypes.c_int, _P, ctypes.POINTER(IoVector), ctypes.c_size_t)
+forget_attributes = _function(
+    "fuse_lowlevel_notify_inval_inode",
+    *(ctypes.c_int, _P, ctypes.c_ulong, fuse.c_off_t, fuse.c_off_t),
+)
 process = _function("fuse_session_process", None, _P, _P, ctypes.c_size_t, _P)

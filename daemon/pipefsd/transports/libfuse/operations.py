@@ -41,6 +41,9 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         self._request = request
         self.paths = Paths(operations)
         self.handles = Handles()
+        self.removed: dict[int, int] = {}
+        """The kernel's number of a directory that is open and was removed → its node: libfuse
+        has no path for it, and so no answer to an fstat."""
 
     def caller(self) -> Caller:
         """Who asks, and whether they still wait. Only inside a callback."""
@@ -72,6 +75,10 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
             # libfuse takes one off for the name it believes it has given the file.
             attr.nlink += 1
         return attr
+
+    def stat_removed(self, node: int, caller: Caller) -> Attr:
+        """Attributes of one of `removed`."""
+        return self._ops.getattr(caller, node, None)[0]
 
     def readlink(self, path: str) -> str:
         caller = self.caller()
@@ -106,7 +113,15 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
 
     def rmdir(self, path: str) -> None:
         caller = self.caller()
-        self._ops.rmdir(caller, *self.paths.parent(caller, _bytes(path)))
+        raw = _bytes(path)
+        self._forget_folder(self.paths.node(caller, raw))
+        self._ops.rmdir(caller, *self.paths.parent(caller, raw))
+
+    def _forget_folder(self, node: int) -> None:
+        """One that is about to lose its name; should that fail, the path still leads to it."""
+        number = self.handles.number(node)
+        if number:
+            self.removed[number] = node
 
     def rename(self, old: str, new: str) -> None:
         """rename(2), or libfuse putting an open file aside that is about to lose its name."""
@@ -124,8 +139,16 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
             # Otherwise the rename that follows replaces the name in one step, as it should be.
             return
         target = self.paths.parent(caller, raw_new)
+        self._replaced_folder(caller, raw_new)
         self._ops.rename(caller, *self.paths.parent(caller, raw), *target, 0)
         self.handles.moved(raw, raw_new)
+
+    def _replaced_folder(self, caller: Caller, path: bytes) -> None:
+        if self.handles.folders_open():
+            try:
+                self._forget_folder(self.paths.node(caller, path))
+            except FileNotFoundError:
+                pass
 
     def _puts_aside(self, new: bytes) -> bool:
         name = new.rpartition(b"/")[2]
@@ -257,7 +280,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         caller = self.caller()
         node = self.paths.node(caller, _bytes(path))
         opened = self._ops.opendir(caller, node, 0)
-        self.handles.add_directory(opened.fh, node)
+        self.handles.add_directory(opened.fh, node, self._request.node)
         return opened.fh
 
     def entries(self, fh: int, offset: int) -> Iterable[DirEntry]:
@@ -267,7 +290,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         try:
             self._ops.releasedir(self.caller(), self.handles.node(fh), fh)
         finally:
-            self.handles.remove(fh)
+            self.removed.pop(self.handles.remove_directory(fh), None)
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:
         self._ops.fsyncdir(self.caller(), self.handles.node(fh), fh, bool(datasync))

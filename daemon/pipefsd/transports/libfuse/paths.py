@@ -104,6 +104,8 @@ class Handles:
         self._handles: dict[int, tuple[int, _File | None]] = {}
         self._open: dict[bytes, _File] = {}
         self._shown: OrderedDict[bytes, Shown] = OrderedDict()
+        self._folders: dict[int, tuple[int, int]] = {}
+        """Node of an open directory → the kernel's number of it, and how many handles."""
 
     def node(self, fh: int) -> int:
         return self._handles[fh][0]
@@ -127,8 +129,29 @@ class Handles:
                     self._shown.popitem(last=False)
         return kept and not mixed, mixed
 
-    def add_directory(self, fh: int, node: int) -> None:
-        self._handles[fh] = (node, None)
+    def add_directory(self, fh: int, node: int, number: int) -> None:
+        """`number`: what the kernel calls it."""
+        with self._lock:
+            self._handles[fh] = (node, None)
+            self._folders[node] = (number, self._folders.get(node, (0, 0))[1] + 1)
+
+    def remove_directory(self, fh: int) -> int:
+        """What the kernel calls it if this was its last handle, else 0."""
+        with self._lock:
+            node, _ = self._handles.pop(fh)
+            number, handles = self._folders[node]
+            if handles > 1:
+                self._folders[node] = (number, handles - 1)
+                return 0
+            del self._folders[node]
+            return number
+
+    def number(self, node: int) -> int:
+        """What the kernel calls an open directory; 0 for one that is not open."""
+        return self._folders.get(node, (0, 0))[0]
+
+    def folders_open(self) -> bool:
+        return bool(self._folders)
 
     def remove(self, fh: int) -> None:
         with self._lock:

@@ -1,7 +1,8 @@
 """The request a thread is serving, read from its raw header before libfuse takes it.
 
 libfuse's path-based interface hides what was asked: an unlink of an open file and the replacement
-of one by rename(2) both arrive as a rename to `.fuse_hidden…`. The header says which it is.
+of one by rename(2) both arrive as a rename to `.fuse_hidden…`, and the number by which the kernel
+knows a file never arrives. The header says both.
 """
 
 from __future__ import annotations
@@ -9,20 +10,32 @@ from __future__ import annotations
 import struct
 import threading
 
-LOOKUP, GETATTR, UNLINK, RENAME, INIT = 1, 3, 10, 12, 26
+LOOKUP, GETATTR, SETATTR, SYMLINK, MKNOD, MKDIR, UNLINK = 1, 3, 4, 6, 8, 9, 10
+RENAME, LINK, INIT, CREATE = 12, 13, 26, 35
 
 _HEADER = struct.Struct("=IIQQIIII")
-_RENAME_NAMES = _HEADER.size + 8
+_U64 = struct.Struct("=Q")
+_RENAME_NAMES = _HEADER.size + _U64.size
 
 
 class Request(threading.local):
     """Of the calling thread. Valid while libfuse processes what was passed to `begin`."""
 
     opcode: int = 0
+    unique: int = 0
+    node: int = 0
+    """The kernel's number of the file, as libfuse gave it."""
+    caller: tuple[int, int, int] = (0, 0, 0)
+    """uid, gid, pid."""
     new_name: bytes = b""
     """Of RENAME: the name that the caller asked for."""
+    linked: int = 0
+    """Of LINK: the kernel's number of the file that gets another name."""
 
     def begin(self, message: memoryview) -> None:
-        self.opcode = _HEADER.unpack_from(message)[1]
+        _, self.opcode, self.unique, self.node, *caller, _ = _HEADER.unpack_from(message)
+        self.caller = (caller[0], caller[1], caller[2])
         if self.opcode == RENAME:
             self.new_name = bytes(message[_RENAME_NAMES:]).split(b"\0", 2)[1]
+        elif self.opcode == LINK:
+            (self.linked,) = _U64.unpack_from(message, _HEADER.size)

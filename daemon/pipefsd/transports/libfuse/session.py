@@ -27,11 +27,12 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 from pipefs.errors import AccessDenied, PipefsError, Refused, UsageError
-from pipefsd.transports.base import Features, Operations
+from pipefsd.transports.base import Caller, Features, Operations
 from pipefsd.transports.libfuse import library
-from pipefsd.transports.libfuse.bridge import Bridge
+from pipefsd.transports.libfuse.bridge import Bridge, errno_of
 from pipefsd.transports.libfuse.operations import PathOperations
-from pipefsd.transports.libfuse.requests import Request
+from pipefsd.transports.libfuse.replies import Replies
+from pipefsd.transports.libfuse.requests import GETATTR, Request
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,11 @@ class LibfuseSession:
         self._options = _options(fsname, subtype, allow_other=allow_other, read_only=read_only)
         self._drain_s = drain_s
         self._request = Request()
-        self._bridge = Bridge(PathOperations(operations, self._request))
+        self._paths = PathOperations(operations, self._request)
+        self._bridge = Bridge(self._paths)
         self._session: int | None = None
         self._channel: int | None = None
+        self._replies: Replies | None = None
         # Protects what follows; a leaf.
         self._changed = threading.Condition()
         self._threads = 0
@@ -116,6 +119,8 @@ class LibfuseSession:
             raise _failure(directory, " ".join(said))
         self._session = library.get_session(handle)
         self._channel = library.next_channel(self._session, None)
+        assert self._channel is not None
+        self._replies = Replies(self._channel, self._request)
         buffer = self._buffer()
         while not self._bridge.agreed:
             if not self._serve_one(buffer):
@@ -201,13 +206,25 @@ class LibfuseSession:
                 self._start_thread()
         try:
             self._request.begin(memoryview(buffer)[:size])
-            library.process(self._session, buffer, size, channel)
+            self._process(buffer, size)
         finally:
             with self._changed:
                 self._serving -= 1
                 if not self._serving:
                     self._changed.notify_all()
         return True
+
+    def _process(self, buffer: ctypes.Array[ctypes.c_char], size: int) -> None:
+        assert self._replies is not None
+        request = self._request
+        gone = self._paths.removed.get(request.node) if request.opcode == GETATTR else None
+        if gone is None:
+            library.process(self._session, buffer, size, self._replies.channel())
+            return
+        try:
+            self._replies.attributes(self._paths.stat_removed(gone, Caller(*request.caller)))
+        except Exception as error:  # The error boundary of what libfuse has no part in.
+            self._replies.error(errno_of(error, "getattr"))
 
 
 def _options(fsname: str, subtype: str, *, allow_other: bool, read_only: bool) -> bytes:
