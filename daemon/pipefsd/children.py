@@ -41,6 +41,8 @@ class Answer(msgspec.Struct, frozen=True):
     """Number of the kernel's FUSE connection."""
     holders: list[str] = msgspec.field(default_factory=list)
     """Processes that keep the mount busy, `name (pid)`."""
+    text: str = ""
+    """What another program said."""
 
 
 Work = Callable[[], tuple[Answer, int | None]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import importlib
 import logging
@@ -27,6 +28,7 @@ from pipefs.protocol import Mount
 from pipefsd import logs
 from pipefsd.bounds import Bounds
 from pipefsd.lock import AlreadyRunning, acquire_lock
+from pipefsd.notify_socket import Surroundings, take_surroundings
 from pipefsd.pipes import build_service
 from pipefsd.supervisor import Factory, Supervisor
 
@@ -59,6 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("NAME", "DIR"),
         help="mount this pipe, log here, end when it is unmounted",
     )
+    parser.add_argument("--unit", metavar="NAME", default="", help="the unit we are, for systemd")
     parser.add_argument("-v", "--verbose", action="store_true", help="log details")
     return parser.parse_args(argv)
 
@@ -66,12 +69,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `pipefsd`."""
     arguments = parse_arguments(argv)
+    # First, for a service manager's descriptors must not be taken for our own.
+    surroundings = take_surroundings(os.environ, unit=arguments.unit, of_user=not arguments.system)
     try:
         home = resolve_home(
             system=arguments.system, profile=arguments.profile, config_file=arguments.config
         )
         home.make()
-        return run(home, arguments)
+        return run(home, arguments, surroundings=surroundings)
     except PipefsError as error:
         print(f"pipefsd: {error.message}", file=sys.stderr)
         if error.hint:
@@ -85,6 +90,7 @@ def run(
     *,
     factory: Factory = build_service,
     bounds: Bounds | None = None,
+    surroundings: Surroundings | None = None,
 ) -> int:
     """Serve `home` until told to end; the exit code.
 
@@ -110,8 +116,14 @@ def run(
         # A folder to stand in would be kept busy, and might be one of our own mounts.
         os.chdir("/")
         _raise_descriptor_limit()
+        # A starved watchdog ends us with SIGABRT: the log then says where we were.
+        faulthandler.enable()
         supervisor = Supervisor(
-            home, factory=factory, joined=detached or bool(first), bounds=bounds
+            home,
+            factory=factory,
+            joined=detached or bool(first),
+            bounds=bounds,
+            surroundings=surroundings,
         )
         return asyncio.run(supervisor.run(first))
     finally:

@@ -166,10 +166,10 @@ class Mounted:
         return serving and self.spec.negotiated is not None and self.spec.descriptor >= 0
 
     async def take_over(self, descriptor: int, negotiated: Negotiated, connection: int) -> None:
-        """Serve a mount that an earlier supervisor made; returns when it answers again. When no
-        worker comes up the mount is given up, and `has_failed`."""
+        """Serve a mount that an earlier supervisor made on `directory`; returns when a worker is
+        ready. When none comes up the mount is given up, and `has_failed`."""
         self.connection = connection
-        self.spec = replace(self.spec, descriptor=descriptor)
+        self.spec = replace(self.spec, descriptor=descriptor, directory=self.directory)
         self._remember(negotiated)
         self._set("restarting")
         await self._replace_worker()

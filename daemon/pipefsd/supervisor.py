@@ -1,9 +1,13 @@
 """The supervisor: one process a home, which holds every mount and keeps its worker alive.
 
-One thread, one event loop. It opens no LMDB, imports what workers need without starting threads
-(so that forking a worker takes milliseconds), answers the control socket, and must never touch a
-path inside a mount of its own: whatever could wait is done in a forked errand. A slow unmount of
-one pipe therefore never holds up `list` or another pipe.
+One thread, one event loop: the life of the daemon, from the first mount to the last. It opens no
+LMDB, imports what workers need without starting threads (so that forking a worker takes
+milliseconds), and must never touch a path inside a mount of its own: whatever could wait is done
+in a forked errand. A slow unmount of one pipe therefore never holds up `list` or another pipe.
+
+Under a service manager it says when it is ready, how it is and when it leaves. SIGTERM unmounts
+after a bounded wait for the outboxes; when the manager only restarts us, and its store holds our
+mounts, they are left to the next supervisor instead.
 """
 
 from __future__ import annotations
@@ -14,44 +18,26 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
-from functools import partial
 
-from pipefs.errors import AlreadyExists, NotFound, PipefsError, Refused, UsageError
 from pipefs.home import Home
-from pipefs.mountinfo import PIPEFS_TYPE, read_mounts
-from pipefs.protocol import (
-    MAX_LINE_BYTES,
-    Empty,
-    FlushProgress,
-    ListMounts,
-    Mount,
-    MountItem,
-    MountList,
-    Ping,
-    Pong,
-    Shutdown,
-    SupervisorRequest,
-    Umount,
-    Unmounted,
-    decode_supervisor_request,
-    encode_error,
-    encode_progress,
-    encode_result,
-)
-from pipefs.protocol import Mounted as MountedReply
-from pipefs.version import VERSION
-from pipefsd import logs
+from pipefs.protocol import Mount
+from pipefs.units import show_count, show_size
+from pipefsd.automount import Automount
 from pipefsd.bounds import Bounds
-from pipefsd.control import Result, check_peer, listen
-from pipefsd.handoff import Service, WorkerSpec
-from pipefsd.mounted import Mounted
-from pipefsd.pipes import Pipes, Target, build_service
-from pipefsd.worker import worker_main
+from pipefsd.descriptor_store import DescriptorStore
+from pipefsd.mounts import Factory, Mounts
+from pipefsd.notify_socket import Surroundings
+from pipefsd.pipes import Pipes, build_service
+from pipefsd.pulse import Pulse
+from pipefsd.requests import Requests
+from pipefsd.service_manager import restarts_with_store
+
+__all__ = ["Factory", "Supervisor"]
 
 log = logging.getLogger(__name__)
 
-Factory = Callable[[Home, Target], Service]
+EXTEND_S = 30.0
+"""Starting and stopping ask the service manager for so much more time, several times within it."""
 
 
 class Supervisor:
@@ -64,50 +50,65 @@ class Supervisor:
         factory: Factory = build_service,
         joined: bool = False,
         bounds: Bounds | None = None,
-        on_ready: Callable[[], None] = lambda: None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.home = home
-        self.pipes = Pipes(home)
         self.bounds = bounds or Bounds()
-        self.mounts: dict[str, Mounted] = {}
-        self._factory = factory
         self._joined = joined
-        self._on_ready = on_ready
+        self._surroundings = surroundings or Surroundings()
+        self._notify = self._surroundings.notify
+        self._store = DescriptorStore(self._notify)
+        self.mounts = Mounts(home, Pipes(home), factory, self.bounds, self._store)
+        self._automount = Automount(self.mounts)
+        self._pulse = Pulse(self._surroundings, self.mounts, self._automount)
+        self._requests = Requests(home, self.mounts, self._shut_down)
         self._stop = asyncio.Event()
         self._impatient = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
-        self._busy_since = time.monotonic()
-        self._clients: set[asyncio.Task[None]] = set()
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._reloading = asyncio.Lock()
 
     # --- life ---------------------------------------------------------------------------------
 
     async def run(self, first: list[Mount] | None = None) -> int:
-        """Serve; mounts `first` and every pipe with automount at the start. Returns the exit
-        code: 0, or 1 when something of `first` could not be mounted."""
-        server = await asyncio.start_unix_server(
-            self._client, sock=listen(self.home.supervisor_socket), limit=MAX_LINE_BYTES
-        )
+        """Serve; goes on with the mounts of an earlier supervisor, and mounts `first` and every
+        pipe with automount. Returns the exit code: 0, or 1 when something of `first` could not
+        be mounted."""
+        await self._requests.open()
         self._signals()
         log.info("supervisor started pid=%d home=%s", os.getpid(), self.home.state)
-        failed = await self._mount_first(first or [])
-        self._on_ready()
-        if failed and not self.mounts:
+        tasks = [asyncio.create_task(self._pulse.feed_watchdog())]
+        failed = await self._start(first or [])
+        if failed and not self.mounts.table:
             self._stop.set()
-        idle = asyncio.create_task(self._watch_idleness())
+        tasks.append(asyncio.create_task(self._watch_idleness()))
+        if self._notify.is_open:
+            tasks.append(asyncio.create_task(self._pulse.keep_saying()))
         await self._stop.wait()
-        idle.cancel()
-        # Nobody new from here on; a mount command that comes now starts the next supervisor,
-        # which waits for our lock.
-        server.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.home.supervisor_socket)
-        await self._unmount_all()
-        for client in list(self._clients):
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        for task in tasks[1:]:
+            task.cancel()
+        self._requests.refuse_new()
+        await self._leave()
+        tasks[0].cancel()
+        await self._requests.close()
         log.info("supervisor ended")
         return 1 if failed else 0
+
+    async def _start(self, first: list[Mount]) -> bool:
+        """Ready is what has been tried: a pipe that cannot be mounted is in the status line."""
+        extending = asyncio.create_task(self._extend())
+        stored = self._store.take(self._surroundings.stored)
+        await asyncio.gather(*map(self.mounts.take_over, stored))
+        failed = await self._automount.start(first)
+        extending.cancel()
+        await self._say_ready()
+        if not self._joined:
+            self.mounts.background(self._automount.retry_forever())
+        return failed
+
+    async def _say_ready(self) -> None:
+        if self._notify.is_open:
+            await self._pulse.say_status()
+            self._notify.ready()
 
     def stop(self) -> None:
         """Begin the orderly end; called again, stop waiting for outboxes."""
@@ -124,31 +125,15 @@ class Supervisor:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def _reload(self) -> None:
-        """SIGHUP: pipes whose automount was switched on since appear."""
+        """SIGHUP: the registry and the configuration are read again."""
         log.info("reading the configuration again")
-        self._background(self._mount_first([]))
+        self._notify.reloading()
+        self.mounts.background(self._do_reload())
 
-    def _background(self, work: Coroutine[object, object, object]) -> None:
-        """Run `work` on the side; the loop itself keeps only weak references to tasks."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _mount_first(self, first: list[Mount]) -> bool:
-        """Mount `first` and the automount pipes at the same time; True when one of `first`
-        failed. A pipe that cannot be mounted never keeps the others from it."""
-        names = {m.name for m in first}
-        try:
-            found = self.pipes.automount()
-        except PipefsError as error:
-            log.error("cannot read the pipes: %s", error)
-            found = []
-        wanted = [*first, *(Mount(n) for n in found if n not in names and n not in self.mounts)]
-        results = await asyncio.gather(*map(self._mount, wanted), return_exceptions=True)
-        for request, result in zip(wanted, results, strict=True):
-            if isinstance(result, BaseException):
-                logs.event(log, logging.ERROR, "not mounted", pipe=request.name, error=result)
-        return any(isinstance(r, BaseException) for r in results[: len(first)])
+    async def _do_reload(self) -> None:
+        async with self._reloading:
+            await self._automount.reload()
+            await self._say_ready()
 
     async def _watch_idleness(self) -> None:
         """A supervisor that a mount command started ends once nothing has been mounted for a
@@ -156,224 +141,57 @@ class Supervisor:
         pause_s = min(1.0, self.bounds.idle_exit_s / 4)
         while self._joined:
             await asyncio.sleep(pause_s)
-            if self.mounts or self._clients:
-                self._busy_since = time.monotonic()
-            elif time.monotonic() - self._busy_since >= self.bounds.idle_exit_s:
+            if self.mounts.table or self._requests.busy:
+                self.mounts.quiet_since = time.monotonic()
+            elif time.monotonic() - self.mounts.quiet_since >= self.bounds.idle_exit_s:
                 log.info("nothing mounted for %g s, ending", self.bounds.idle_exit_s)
                 self._stop.set()
 
-    async def _unmount_all(self) -> None:
-        """Every mount at once, outboxes within one bound, busy mounts detached from their users:
-        a machine that goes down must not wait for a shell that sits in a directory."""
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._do_unmount_all())
-        await self._stopping
+    # --- the end ------------------------------------------------------------------------------
 
-    async def _do_unmount_all(self) -> None:
-        ends = [asyncio.create_task(self._end(mount)) for mount in self.mounts.values()]
-        await asyncio.gather(*ends)
-
-    async def _end(self, mount: Mounted) -> None:
-        drained = asyncio.create_task(mount.drain(self.bounds.drain_s))
-        impatient = asyncio.create_task(self._impatient.wait())
-        await asyncio.wait({drained, impatient}, return_when="FIRST_COMPLETED")
-        drained.cancel()
-        impatient.cancel()
-        await asyncio.gather(drained, impatient, return_exceptions=True)
-        try:
-            files, size = await mount.unmount(drain_s=0.0, force=True)
-        except PipefsError as error:
-            logs.event(log, logging.ERROR, "cannot unmount", pipe=mount.label, error=error)
-            return
-        if files:
-            logs.event(
-                log,
-                logging.WARNING,
-                "changes wait in the outbox for the next mount",
-                pipe=mount.label,
-                files=files,
-                bytes=size,
-            )
-
-    # --- clients ------------------------------------------------------------------------------
-
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
-        try:
-            check_peer(writer.get_extra_info("socket"))
-            while line := await reader.readline():
-                await self._answer(line, reader, writer)
-        except Refused as error:
-            writer.write(encode_error(error))
-        except (ConnectionError, ValueError, asyncio.CancelledError):
-            pass  # It hung up, its line was endless, or we are leaving.
-        finally:
-            self._clients.discard(task)
-            writer.close()
-
-    async def _answer(
-        self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        def progress(files: int, size: int) -> None:
-            writer.write(encode_progress(FlushProgress(files, size)))
-
-        try:
-            request = decode_supervisor_request(line)
-            work = asyncio.create_task(self._handle(request, progress))
-            if isinstance(request, Umount):
-                # Ctrl-C on `umount --wait` means: leave it mounted.
-                await _cancel_on_hangup(work, reader)
-            reply = encode_result(await work)
-        except PipefsError as error:
-            reply = encode_error(error)
-        except Exception as error:  # The loop's top: a bug must reach the client as an answer.
-            log.exception("request failed")
-            reply = encode_error(error)
-        writer.write(reply)
-        await writer.drain()
-
-    async def _handle(
-        self, request: SupervisorRequest, progress: Callable[[int, int], None]
-    ) -> Result:
-        if isinstance(request, Ping):
-            return Pong(os.getpid(), VERSION)
-        if isinstance(request, ListMounts):
-            return self._list()
-        if isinstance(request, Mount):
-            return await self._mount(request)
-        if isinstance(request, Umount):
-            return await self._umount(request, progress)
-        assert isinstance(request, Shutdown)
+    async def _shut_down(self) -> None:
+        """A client asked for the end: nothing stays mounted, and only then we go."""
         await self._unmount_all()
         asyncio.get_running_loop().call_soon(self._stop.set)
-        return Empty()
 
-    def _list(self) -> MountList:
-        return MountList([self._item(mount) for mount in self.mounts.values()])
+    async def _leave(self) -> None:
+        self.mounts.closed = True
+        self._notify.stopping()
+        extending = asyncio.create_task(self._extend())
+        if self._stopping is None and await self._is_restart():
+            self._pulse.say("restarting, the mounts stay")
+            await self.mounts.hand_over()
+        await self._unmount_all()
+        extending.cancel()
+        self._pulse.say("stopped")
 
-    def _item(self, mount: Mounted) -> MountItem:
-        name, _, snapshot = mount.label.partition("@")
-        return MountItem(
-            name=name,
-            path=mount.directory,
-            pid=mount.pid,
-            socket=mount.spec.socket_path,
-            state=mount.state,
-            since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(mount.since)),
-            snapshot=snapshot or None,
-            last_error=mount.last_error,
-        )
+    async def _is_restart(self) -> bool:
+        kept, unit = len(self._store), self._surroundings.unit
+        if not kept or not unit:
+            return False
+        # Each mount is two descriptors: the device and its record.
+        of_user = self._surroundings.of_user
+        return await restarts_with_store(unit, of_user=of_user, descriptors=2 * kept)
 
-    # --- mounting -----------------------------------------------------------------------------
+    async def _unmount_all(self) -> None:
+        self.mounts.closed = True
+        if self._stopping is None:
+            left: dict[str, tuple[int, int]] = {}
 
-    async def _mount(self, request: Mount) -> MountedReply:
-        began = time.monotonic()
-        if self._stop.is_set() or self._stopping is not None:
-            raise Refused("the daemon is shutting down", hint="Mount again in a moment")
-        target = self.pipes.resolve(request)
-        label = target.plan.label
-        await self._make_way(label)
-        spec = WorkerSpec(
-            label=label,
-            directory=target.plan.directory,
-            descriptor=-1,
-            socket_path=target.socket_path,
-            factory=partial(self._factory, self.home, target),
-            transport=target.plan.transport,
-            allow_other=target.plan.allow_other,
-            read_only=target.plan.read_only,
-        )
-        mount = Mounted(target.plan, spec, worker_main, self.bounds, now=time.time())
-        self.mounts[label] = mount
-        try:
-            await mount.start()
-        except BaseException:
-            self._forget(mount)
-            raise
-        self._background(self._forget_when_gone(mount))
-        seconds = time.monotonic() - began
-        logs.event(log, logging.INFO, "mounted", pipe=label, path=mount.directory, seconds=seconds)
-        return MountedReply(
-            name=request.name,
-            path=mount.directory,
-            pid=mount.pid,
-            features=list(mount.spec.features),
-            warnings=mount.warnings,
-            seconds=round(seconds, 3),
-            snapshot=request.snapshot,
-        )
+            def progress(label: str, files: int, size: int) -> None:
+                left[label] = (files, size)
+                count = sum(files for files, _ in left.values())
+                volume = show_size(sum(size for _, size in left.values()))
+                if count:
+                    self._pulse.say(f"stopping, {show_count(count, 'file')} ({volume}) going up")
 
-    async def _make_way(self, label: str) -> None:
-        """Refuse a pipe that is mounted already; end what is left of an earlier mount of it."""
-        mount = self.mounts.get(label)
-        if mount is None:
-            return
-        listed = any(e.path == mount.directory and e.fstype == PIPEFS_TYPE for e in read_mounts())
-        if mount.state in ("live", "starting", "restarting") and listed:
-            raise AlreadyExists(
-                f"{label} is already mounted on {mount.directory}",
-                hint=f"pipefs umount {label}",
-            )
-        if mount.state == "starting":
-            raise AlreadyExists(f"{label} is just being mounted on {mount.directory}")
-        # Given up, on its way out, or detached with umount -l while files are still open.
-        await mount.unmount(drain_s=0.0, force=True)
-        self._forget(mount)
+            work = self.mounts.unmount_all(self._impatient, progress)
+            self._stopping = asyncio.create_task(work)
+        await self._stopping
 
-    def _forget(self, mount: Mounted) -> None:
-        if self.mounts.get(mount.label) is mount:
-            del self.mounts[mount.label]
-        self._busy_since = time.monotonic()
-
-    async def _forget_when_gone(self, mount: Mounted) -> None:
-        await mount.gone.wait()
-        self._forget(mount)
-
-    # --- unmounting ---------------------------------------------------------------------------
-
-    async def _umount(self, request: Umount, progress: Callable[[int, int], None]) -> Unmounted:
-        mount = self._find(request)
-        wait = request.wait
-        files, size = await mount.unmount(
-            drain_s=0.0 if wait is False else request.timeout_s,
-            insist=wait is True,
-            progress=progress,
-        )
-        self._forget(mount)
-        return Unmounted(mount.label, mount.directory, files, size)
-
-    def _find(self, request: Umount) -> Mounted:
-        if request.name:
-            mount = self.mounts.get(request.name)
-            if mount is None:
-                raise NotFound(f"{request.name} is not mounted", hint="pipefs status")
-            return mount
-        if not request.directory:
-            raise UsageError("umount needs a name or a directory")
-        directory = os.path.normpath(request.directory)
-        for mount in self.mounts.values():
-            if directory in (mount.directory, mount.plan.directory):
-                return mount
-        raise NotFound(f"no pipe is mounted on {directory}", hint="pipefs status")
-
-
-async def _cancel_on_hangup(work: asyncio.Task[Result], reader: asyncio.StreamReader) -> None:
-    """Wait for `work`; cancel it when the client hangs up first."""
-    while not work.done():
-        hangup = asyncio.create_task(_hangup(reader))
-        await asyncio.wait({work, hangup}, return_when="FIRST_COMPLETED")
-        if hangup.done() and not work.done():
-            log.info("whoever asked to unmount hung up; not waiting any more")
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            raise ConnectionResetError
-        hangup.cancel()
-        await asyncio.gather(hangup, return_exceptions=True)
-
-
-async def _hangup(reader: asyncio.StreamReader) -> None:
-    # Looks without reading: a client may send its next request before this one is answered.
-    while not reader.at_eof():
-        await asyncio.sleep(0.1)
+    async def _extend(self) -> None:
+        """Each part of starting and stopping has a bound of its own; ask for time meanwhile."""
+        with contextlib.suppress(asyncio.CancelledError):
+            while self._notify.is_open:
+                self._notify.extend(EXTEND_S)
+                await asyncio.sleep(EXTEND_S / 6)
