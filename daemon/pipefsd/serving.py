@@ -14,9 +14,7 @@ from pipefs import acl
 from pipefs.records import NO_MODE, Inode
 from pipefs.replies import Reply
 from pipefs.volume import Volume
-from pipefsd.modes import Modes
 from pipefsd.nodes import ino_of, node_id
-from pipefsd.notices import Notices
 from pipefsd.ownership import Ownership
 from pipefsd.transports.base import (
     Attr,
@@ -57,8 +55,6 @@ class Serving:
         """Without a name, and not forgotten by the kernel yet."""
         self._opens: dict[int, int] = {}
         self._opens_lock = threading.Lock()
-        self.modes = Modes()
-        self._notices: Notices | None = None
         self.requests = 0
         """Served so far of those that make work; only the dispatcher counts, so about."""
 
