@@ -115,6 +115,9 @@ class Mounts:
             descriptor=-1,
             socket_path=target.socket_path,
             factory=partial(self._factory, self.home, target),
+            transport=plan.transport,
+            allow_other=plan.allow_other,
+            read_only=plan.read_only,
         )
         closed = partial(self.store.drop, plan.label)
         now = time.time()
