@@ -107,6 +107,17 @@ class Ranges:
 
     # --- finding data and holes ---------------------------------------------------------------
 
+    def blocks(self, ino: int, size: int) -> int:
+        """Space that a file of this size takes, in units of 512 bytes: less than its size if it
+        has holes, by which programs know that asking for them is worth while."""
+        local = self._files.get(ino)
+        if local is not None:
+            with local.lock:
+                mark = local.mark
+                if mark is not None and mark.present is None:
+                    return min(local.stat().st_blocks, -(-size // 512))
+        return -(-size // 512)
+
     def seek(self, ino: int, epoch: int, offset: int, whence: int) -> int:
         """lseek(2) with SEEK_DATA or SEEK_HOLE. Never waits: what is not known is data.
 
@@ -189,8 +200,7 @@ class Ranges:
             WouldBlock: it takes long, and `wait` is False. EINVAL: both ranges are of one file
             and overlap. Otherwise as `Volume.read` and `Volume.write`, if nothing was copied.
         """
-        below = self._copied_from(source.ino)
-        clean = below is None and self._files.get(source.ino) is None
+        clean, below = self._copied_from(source.ino)
         # Looked at afterwards: clean before, it has the version that the inode names now.
         node = self._volume.inode(source.ino)
         current = source.epoch == node.epoch
@@ -211,13 +221,13 @@ class Ranges:
             raise WouldBlock
         return self._copy_bytes(source, ino, offset, min(length, COPY_LIMIT_BYTES), wait=wait)
 
-    def _copied_from(self, ino: int) -> Content | None:
-        """The version that a file with local bytes is an untouched copy of."""
+    def _copied_from(self, ino: int) -> tuple[bool, Content | None]:
+        """Whether a file has no local bytes; if it has, the version it is an untouched copy of."""
         local = self._files.get(ino)
         if local is None:
-            return None
+            return True, None
         with local.lock:
-            return local.copied_from()
+            return local.mark is None, local.copied_from()
 
     def _share(
         self, content: Content | None, ino: int, offset: int, length: int, *, wait: bool

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from pipefs.errors import NoSpace, PipefsError
 from pipefs.ranges import Place, Ranges
+from pipefs.records import Inode
 from pipefs.volume import Volume
 from pipefsd.nodes import epoch_of, ino_of
 from pipefsd.ownership import Ownership
@@ -32,6 +33,9 @@ class RangeRequests(Serving):
     ) -> None:
         super().__init__(volume, ownership, read_only=read_only, same_mount=same_mount)
         self._ranges = Ranges(volume)
+
+    def _blocks(self, node: Inode, size: int) -> int:
+        return self._ranges.blocks(node.ino, size) if node.is_file else super()._blocks(node, size)
 
     def fallocate(
         self, caller: Caller, node: int, fh: int, offset: int, length: int, mode: int

@@ -14,7 +14,9 @@ from pipefs import acl
 from pipefs.records import NO_MODE, Inode
 from pipefs.replies import Reply
 from pipefs.volume import Volume
+from pipefsd.modes import Modes
 from pipefsd.nodes import ino_of, node_id
+from pipefsd.notices import Notices
 from pipefsd.ownership import Ownership
 from pipefsd.transports.base import (
     Attr,
@@ -55,6 +57,8 @@ class Serving:
         """Without a name, and not forgotten by the kernel yet."""
         self._opens: dict[int, int] = {}
         self._opens_lock = threading.Lock()
+        self.modes = Modes()
+        self._notices: Notices | None = None
         self.requests = 0
         """Served so far of those that make work; only the dispatcher counts, so about."""
 
@@ -79,8 +83,12 @@ class Serving:
             ctime_ns=node.ctime_ns,
             atime_ns=node.atime_ns or node.mtime_ns,
             rdev=node.rdev,
-            blocks=-(-size // 512),
+            blocks=self._blocks(node, size) if size == node.size else -(-size // 512),
         )
+
+    def _blocks(self, node: Inode, size: int) -> int:
+        """What stat(2) shows as taken, in units of 512 bytes."""
+        return -(-size // 512)
 
     def _entry(self, node: Inode) -> Entry:
         epoch = 0 if node.is_dir else node.epoch
