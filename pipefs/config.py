@@ -48,6 +48,14 @@ class Settings:
     """For files whose object has no mode of its own."""
     allow_other: bool | None = None
     """None: on when root mounts (a system mount that only root can enter serves nobody)."""
+    acl: bool = False
+    """Whether the kernel enforces POSIX access lists. Off: for each file that another user than its
+    owner opens, and for each path such a user walks, the kernel asks us for the list."""
+    suid: bool = False
+    dev: bool = False
+    """Whether set-id bits and device nodes have an effect. Off: who may write to the bucket could
+    make a program that runs as root here."""
+    exec: bool = True
     root: str = ""
     """Of a profile: where `create NAME` puts pipes, `s3://bucket/pipes`."""
     cache_limit_bytes: int | None = None
@@ -192,6 +200,10 @@ SPECS: Mapping[str, Spec] = {
     "owner": Spec("owner", _owner, "whose the files are shown to be"),
     "umask": Spec("umask", _umask, "for files without a stored mode"),
     "allow_other": Spec("allow_other", _tristate, "let other users in"),
+    "acl": Spec("acl", parse_bool, "enforce POSIX access lists"),
+    "suid": Spec("suid", parse_bool, "let set-id bits have an effect"),
+    "dev": Spec("dev", parse_bool, "let device nodes have an effect"),
+    "exec": Spec("exec", parse_bool, "let programs be run"),
     "root": Spec("root", _root, "of a profile: where its pipes are"),
     "cache_limit": Spec("cache_limit_bytes", _cache_limit, "size of the block cache"),
     "staging_limit": Spec("staging_limit_bytes", _limit, "disk for files not yet uploaded"),

@@ -19,7 +19,10 @@ from pipefsd.mounts import Entry, Mounts
 
 log = logging.getLogger(__name__)
 
-REMOUNT = frozenset({"mountpoint", "read_only", "allow_other", "owner", "snapdir", "passthrough"})
+REMOUNT = frozenset(
+    {"mountpoint", "read_only", "allow_other", "owner", "snapdir", "passthrough"}
+    | {"acl", "suid", "dev", "exec"}
+)
 """Fields of `Settings` that are part of what the kernel has of a mount."""
 
 

@@ -184,7 +184,10 @@ class WorkerSpec:
     """kernel: serve `descriptor`. libfuse: mount on `directory`, then serve that."""
     allow_other: bool = False
     read_only: bool = False
-    """These two are for libfuse; a mount that is there has them already."""
+    flags: tuple[str, ...] = ("nosuid", "nodev")
+    """These three are for libfuse; a mount that is there has them already."""
+    acl: bool = False
+    """Let the kernel enforce access lists, where the mount is new."""
     negotiated: bytes | None = None
     """What INIT agreed on with an earlier worker, as JSON."""
     features: tuple[str, ...] = ()

@@ -37,6 +37,10 @@ class MountPlan:
     read_only: bool
     allow_other: bool
     transport: str = "kernel"
+    flags: tuple[str, ...] = ("nosuid", "nodev")
+    """What mount(8) calls them; see `kernel.mount.mount`."""
+    acl: bool = False
+    """The kernel is to enforce access lists."""
 
 
 def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
@@ -64,6 +68,7 @@ def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
             fsname=plan.label,
             allow_other=plan.allow_other,
             read_only=plan.read_only,
+            flags=plan.flags,
         )
     except PipefsError:
         if not plan.explicit:

@@ -118,6 +118,8 @@ class Mounts:
             transport=plan.transport,
             allow_other=plan.allow_other,
             read_only=plan.read_only,
+            flags=plan.flags,
+            acl=plan.acl,
         )
         closed = partial(self.store.drop, plan.label)
         now = time.time()

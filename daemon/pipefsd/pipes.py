@@ -65,6 +65,8 @@ class Pipes:
             read_only=settings.read_only,
             allow_other=_allow_other(settings),
             transport=transport,
+            flags=_flags(settings),
+            acl=settings.acl,
         )
         socket_path = str(self.home.worker_socket(request.name, snapshot))
         # The pipe opens its store with its own settings, so they must be those of this mount.
@@ -109,6 +111,17 @@ def _allow_other(settings: Settings) -> bool:
             hint="root can permit it: the line user_allow_other in /etc/fuse.conf",
         )
     return bool(settings.allow_other)
+
+
+def _flags(settings: Settings) -> tuple[str, ...]:
+    """Mount flags. An ordinary user's mount has nosuid and nodev whatever he says."""
+    asked = [word for word in ("suid", "dev") if getattr(settings, word)]
+    if asked and os.geteuid() != 0:
+        raise Refused(
+            f"{' and '.join(asked)} may be given by root only",
+            hint=f"Mount with {' and '.join(f'-o no{word}' for word in asked)}",
+        )
+    return tuple(f"no{word}" for word in ("suid", "dev", "exec") if not getattr(settings, word))
 
 
 def _user_allow_other() -> bool:

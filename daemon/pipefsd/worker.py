@@ -140,6 +140,7 @@ class _Worker:
             service.operations,
             negotiated=None if raw is None else msgspec.json.decode(raw, type=Negotiated),
             on_negotiated=self._on_negotiated,
+            acls=self.spec.acl,
             backing=backing.load(self.spec.backing_path) if raw is not None else None,
             record_backing=partial(backing.save, self.spec.backing_path),
             # The filesystem hands out no backing files yet, so status must not claim it.
@@ -157,6 +158,7 @@ class _Worker:
             fsname=self.spec.label,
             allow_other=self.spec.allow_other,
             read_only=self.spec.read_only,
+            flags=self.spec.flags,
         )
         mountpoint.clear_dead_mounts(self.spec.directory)
         self.features = session.mount(self.spec.directory).names

@@ -140,6 +140,8 @@ _BARE_OPTIONS = {
     "ro": "read_only=yes",
     "rw": "read_only=no",
     "allow_other": "allow_other=yes",
+    **{word: f"{word}=yes" for word in ("acl", "suid", "dev", "exec")},
+    **{f"no{word}": f"{word}=no" for word in ("acl", "suid", "dev", "exec")},
     "requester_pays": "requester_pays=yes",
 }
 

@@ -70,7 +70,8 @@ def test_the_keys_of_the_command_line_contract_are_all_there() -> None:
         staging_limit memory_limit quiet_period min_version_interval refresh_interval local_only
         include exclude dir parent schema endpoint_url region aws_profile storage_class sse kms_key
         requester_pays addressing checksum engine"""
-    assert set(contract.split()) | {"passthrough"} == set(SPECS)
+    more = {"passthrough", "acl", "suid", "dev", "exec"}
+    assert set(contract.split()) | more == set(SPECS)
     assert {s.field for s in SPECS.values()} == set(Settings.__dataclass_fields__)
 
 

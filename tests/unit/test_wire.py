@@ -144,7 +144,9 @@ def test_all_that_a_new_kernel_offers_and_we_want_is_taken() -> None:
     assert agreed.passthrough
     assert agreed.resend
     assert not agreed.flags & (wire.WRITEBACK_CACHE | wire.AUTO_INVAL_DATA)
-    assert agreed.flags & wire.POSIX_ACL, "access lists are enforced"
+    assert not agreed.flags & wire.POSIX_ACL, "access lists are asked for by a setting"
+    listed = negotiate(_init(45, ALL_FLAGS), passthrough=True, acls=True)
+    assert listed.flags == agreed.flags | wire.POSIX_ACL
     assert agreed.flags & wire.DONT_MASK, "the umask is ours to apply"
     assert not agreed.flags & (1 << 1 | 1 << 10), "locks stay in the kernel"
 

@@ -42,7 +42,8 @@ __all__ = [
 
 _DEVICE = "/dev/fuse"
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
+_MS_RDONLY = 1
+_MS_FLAGS = {"nosuid": 2, "nodev": 4, "noexec": 8}
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _HINT_FUSE3 = "apt-get install fuse3"
 _HINT_CONTAINER = "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
@@ -59,10 +60,12 @@ def mount(
     read_only: bool = False,
     default_permissions: bool = True,
     max_read: int = 1 << 20,
+    flags: tuple[str, ...] = ("nosuid", "nodev"),
 ) -> int:
     """Mount on `directory` and return the /dev/fuse descriptor; nothing answers on it yet.
 
-    Set-id bits and device files on it have no effect (nosuid, nodev).
+    `flags`: any of nosuid, nodev, noexec. By default set-id bits and device files have no effect;
+    only root may mount without these two.
 
     Raises:
         UsageError: no such directory, or not one; `allow_other` without `user_allow_other`.
@@ -77,8 +80,9 @@ def mount(
     if default_permissions:
         options.append("default_permissions")
     if as_root:
-        return _mount_as_root(directory, fsname, subtype, options, read_only)
-    options += [f"fsname={_escape(fsname)}", f"subtype={_escape(subtype)}", "nosuid", "nodev"]
+        bits = sum(_MS_FLAGS[word] for word in flags) | (_MS_RDONLY if read_only else 0)
+        return _mount_as_root(directory, fsname, subtype, options, bits)
+    options += [f"fsname={_escape(fsname)}", f"subtype={_escape(subtype)}", *flags]
     if read_only:
         options.append("ro")
     return _mount_by_helper(directory, options)
@@ -186,7 +190,7 @@ def _check_directory(directory: Path) -> None:
 
 
 def _mount_as_root(
-    directory: Path, fsname: str, subtype: str, options: list[str], read_only: bool
+    directory: Path, fsname: str, subtype: str, options: list[str], flags: int
 ) -> int:
     try:
         fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
@@ -200,7 +204,6 @@ def _mount_as_root(
             *(f"user_id={os.getuid()}", f"group_id={os.getgid()}", *options),
         ]
     )
-    flags = _MS_NOSUID | _MS_NODEV | (_MS_RDONLY if read_only else 0)
     failed = _libc.mount(
         os.fsencode(fsname),
         os.fsencode(directory),

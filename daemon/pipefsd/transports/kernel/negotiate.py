@@ -27,7 +27,7 @@ back a sequential reader as soon as its reads go to the network."""
 # machine), WRITEBACK_CACHE (excludes passthrough, and sizes would be the kernel's), AUTO_INVAL
 # (pages are never dropped under a reader: a new version is a new node), EXPORT_SUPPORT (needs
 # LOOKUP of "." and ".." for any node at any time).
-# DONT_MASK comes with POSIX_ACL: below a directory with a default list the umask does not count.
+# DONT_MASK: below a directory with a default access list the umask does not count.
 _WANTED = (
     wire.ASYNC_READ
     | wire.ATOMIC_O_TRUNC
@@ -37,7 +37,6 @@ _WANTED = (
     | wire.READDIRPLUS_AUTO
     | wire.ASYNC_DIO
     | wire.PARALLEL_DIROPS
-    | wire.POSIX_ACL
     | wire.ABORT_ERROR
     | wire.MAX_PAGES
     | wire.CACHE_SYMLINKS
@@ -69,8 +68,12 @@ class Negotiated(msgspec.Struct, frozen=True):
         return self.minor >= 44
 
 
-def negotiate(request: memoryview, *, passthrough: bool) -> Negotiated:
+def negotiate(request: memoryview, *, passthrough: bool, acls: bool = False) -> Negotiated:
     """Answer of ours to an INIT request (header included).
+
+    `acls`: POSIX_ACL is asked for only where it is wanted. The kernel then asks for the list of
+    each file before it lets in another user than its owner; it keeps the answer, but for the
+    root directory, whose inode is older than INIT, it asks at each path that such a user walks.
 
     Raises:
         Unsupported: a kernel older than Linux 5.4, or another major protocol version.
@@ -85,7 +88,7 @@ def negotiate(request: memoryview, *, passthrough: bool) -> Negotiated:
         )
     if rest and offered & wire.INIT_EXT:
         offered |= rest[0] << 32
-    wanted = _WANTED | (wire.PASSTHROUGH if passthrough else 0)
+    wanted = _WANTED | (wire.PASSTHROUGH if passthrough else 0) | (wire.POSIX_ACL if acls else 0)
     flags = wanted & offered
     pages = _MAX_PAGES if flags & wire.MAX_PAGES else 32
     return Negotiated(

@@ -67,6 +67,7 @@ class KernelSession:
         negotiated: Negotiated | None = None,
         on_negotiated: Callable[[Negotiated], None] = _ignore,
         passthrough: bool = True,
+        acls: bool = False,
         drain_s: float = 10.0,
         backing: list[Backing] | None = None,
         record_backing: Callable[[list[Backing]], None] | None = None,
@@ -76,6 +77,7 @@ class KernelSession:
         its outcome before the kernel does, so that a record of it always exists.
 
         `backing` and `record_backing` carry passthrough ids from worker to worker.
+        `acls`: let the kernel enforce POSIX access lists, which then asks for them.
         `drain_s`: how long `stop` lets requests under way finish before they are left to the next
         worker.
         """
@@ -85,6 +87,7 @@ class KernelSession:
         self._negotiated = negotiated
         self._on_negotiated = on_negotiated
         self._passthrough = passthrough and _may_pass_through()
+        self._acls = acls
         self._drain_s = drain_s
         self._backing = backing
         self._record_backing = record_backing
@@ -195,7 +198,7 @@ class KernelSession:
                 "this mount was negotiated by another worker, and how is not known",
                 hint="unmount it and mount it again",
             )
-        agreed = negotiate(request, passthrough=self._passthrough)
+        agreed = negotiate(request, passthrough=self._passthrough, acls=self._acls)
         self._on_negotiated(agreed)
         body = init_reply(agreed)
         os.writev(self._fd, (wire.OUT_HEADER.pack(16 + len(body), 0, unique), body))

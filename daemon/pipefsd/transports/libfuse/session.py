@@ -74,11 +74,15 @@ class LibfuseSession:
         subtype: str = "pipefs",
         allow_other: bool,
         read_only: bool = False,
+        flags: tuple[str, ...] = ("nosuid", "nodev"),
         drain_s: float = 10.0,
     ) -> None:
-        """`drain_s`: how long `run` waits for requests under way when it is stopped."""
+        """`flags`: as mount(8) has them; suid and dev only without their "no".
+        `drain_s`: how long `run` waits for requests under way when it is stopped."""
         self._operations = operations
-        self._options = _options(fsname, subtype, allow_other=allow_other, read_only=read_only)
+        self._options = _options(
+            fsname, subtype, allow_other=allow_other, read_only=read_only, flags=flags
+        )
         self._drain_s = drain_s
         self._request = Request()
         self._paths = PathOperations(operations, self._request)
@@ -227,15 +231,20 @@ class LibfuseSession:
             self._replies.error(errno_of(error, "getattr"))
 
 
-def _options(fsname: str, subtype: str, *, allow_other: bool, read_only: bool) -> bytes:
+def _options(
+    fsname: str, subtype: str, *, allow_other: bool, read_only: bool, flags: tuple[str, ...]
+) -> bytes:
     """Options of the mount.
 
     use_ino: our inode numbers. big_writes: without it libfuse 2 gets 4 KiB at a time. Not
     hard_remove: with it libfuse has no path for an open file without a name, so its fstat(2)
     fails; `PathOperations.rename` sees to it that no `.fuse_hidden…` ever exists.
     """
+    # libfuse takes nosuid and nodev for granted.
+    granted = (word for word in ("suid", "dev") if f"no{word}" not in flags)
     words = [
-        *("default_permissions", "use_ino", "big_writes", "atomic_o_trunc", "nosuid", "nodev"),
+        *("default_permissions", "use_ino", "big_writes", "atomic_o_trunc"),
+        *(*flags, *granted),
         *(f"max_read={REQUEST_BYTES}", f"max_write={REQUEST_BYTES}"),
         *(f"entry_timeout={TIMEOUT_S}", f"attr_timeout={TIMEOUT_S}", "negative_timeout=0"),
         *(f"fsname={_escape(fsname)}", f"subtype={_escape(subtype)}"),
