@@ -13,22 +13,21 @@ under `LocalFile.filling` only: other files, and metadata, go on.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from pipefs import tree
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn
 from pipefs.errors import WouldBlock
 from pipefs.localfile import LocalFile
+from pipefs.passing import PassedFiles
 from pipefs.records import Content, Dirty, Inode, Staging, decode_staging, ino_key
 from pipefs.staging import Sidecar, StagingArea, empty_bitmap, has_block
 
 
-class LocalFiles:
+class LocalFiles(PassedFiles):
     """See the module. Thread-safe."""
 
     def __init__(
@@ -39,12 +38,8 @@ class LocalFiles:
         *,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._db = db
-        self.staging = staging
+        super().__init__(db, staging, clock)
         self._reader = reader
-        self._clock = clock
-        self._files: dict[int, LocalFile] = {}
-        self._lock = threading.Lock()  # protects _files only; nothing is taken under it
 
     def recover(self, *, keep_writers: bool) -> None:
         """Load the marks after a start. Without `keep_writers` (a fresh mount: no handle of an
@@ -55,30 +50,7 @@ class LocalFiles:
                 local.mark = decode_staging(raw)
                 if local.recover(t, self._clock(), keep_writers=keep_writers):
                     self._files[local.ino] = local
-
-    def get(self, ino: int) -> LocalFile | None:
-        return self._files.get(ino)
-
-    def inos(self) -> list[int]:
-        with self._lock:
-            return list(self._files)
-
-    def _file(self, ino: int) -> LocalFile:
-        with self._lock:
-            local = self._files.get(ino)
-            if local is None:
-                local = self._files[ino] = LocalFile(ino, self.staging, self._db)
-            return local
-
-    @contextmanager
-    def locked(self, ino: int) -> Iterator[LocalFile]:
-        """The inode's entry, locked; made if there is none."""
-        while True:
-            local = self._file(ino)
-            with local.lock:
-                if not local.dead:
-                    yield local
-                    return
+        self._recover_kept(same_mount=keep_writers)
 
     # --- opening and closing ------------------------------------------------------------------
 
@@ -111,6 +83,7 @@ class LocalFiles:
                     mark = local.mark
                     assert mark is not None
                     local.hold()
+                    self._note_opened(local)
                     mark.writers = (*mark.writers, handle)
                     local.save_mark(t)
                     record(t)
@@ -154,7 +127,13 @@ class LocalFiles:
             write_id=uuid.uuid4().hex,
         )
         sidecar = Sidecar(local.ino, path, node.mode, mark.write_id, node.content)
-        local.fd = self.staging.create(sidecar, mark.base_size)
+        local.fd = self._take_back(local, node, sidecar)
+        if local.fd >= 0:
+            mark.present = None
+            if truncate:
+                os.ftruncate(local.fd, 0)
+        else:
+            local.fd = self.staging.create(sidecar, mark.base_size)
         if not truncate:
             os.utime(local.fd, ns=(node.mtime_ns, node.mtime_ns))
         local.mark = mark
@@ -169,25 +148,21 @@ class LocalFiles:
             if mark is None or handle not in mark.writers:
                 return False
             mark.writers = tuple(w for w in mark.writers if w != handle)
-            if not mark.writers and not mark.changed:
-                self._drop(local)
-                return False
             if not mark.writers:
                 mark.closed_ns = self._clock()
+                mark.changed = local.is_changed()
+            if not mark.writers and not mark.changed:
+                local.let_go()  # or we would be found to have it open
+                self._settled(local)
+                if local.mark is None:
+                    return False
             with self._db.update() as t:
                 local.save_mark(t)
                 if not mark.writers:
                     local.record_size(t)
             if not mark.writers:
                 local.let_go()
-            return not mark.writers
-
-    def _drop(self, local: LocalFile) -> None:
-        """Nothing was written: the version in the store is still the file."""
-        with self._db.update() as t:
-            local.drop_unchanged(t)
-        local.forget()
-        self._retire(local)
+            return not mark.writers and mark.changed
 
     def discard(self, ino: int) -> None:
         """The inode is gone for good: so are its local bytes. The caller drops the mark."""
@@ -199,14 +174,9 @@ class LocalFiles:
             while local.reading:
                 local.idle.wait()
             local.forget()
+            for epoch in list(local.kept):
+                self._drop_kept(local, epoch)
             self._retire(local)
-
-    def _retire(self, local: LocalFile) -> None:
-        """Take the entry of a file without local bytes out of the table. Holds its lock."""
-        if local.mark is None and not local.reading and not local.waiting:
-            local.dead = True
-            with self._lock:
-                self._files.pop(local.ino, None)
 
     def stop_upload(self, local: LocalFile, *, wait: bool) -> None:
         """Return once no upload reads the file. Holds its lock, gives it up while it waits."""
@@ -321,7 +291,13 @@ class LocalFiles:
                 st = local.stat()
                 at = st.st_atime_ns if atime_ns is None else atime_ns
                 mt = st.st_mtime_ns if mtime_ns is None else mtime_ns
+                unseen = bool(local.pins) or local.differs()
                 os.utime(self.staging.path_text(ino), ns=(at, mt))
+                if local.mark.opened is not None and not unseen:
+                    local.mark.opened = None
+                    self._note_opened(local)
+                    with self._db.update() as t:
+                        local.save_mark(t)
 
     def sync(self, ino: int) -> None:
         """fsync(2): bytes, sidecar, and everything recorded before are on disk."""
@@ -349,9 +325,9 @@ class LocalFiles:
             return None
         with local.lock:
             mark = local.mark
-            if mark is None or mark.writers or not mark.changed or local.reading:
+            if mark is None or mark.writers or local.reading:
                 return None
-            if now_ns - mark.closed_ns < settled_ns:
+            if now_ns - mark.closed_ns < settled_ns or not self._settled(local):
                 return None
             local.reading, local.cancel = 1, False
             return mark
@@ -390,9 +366,14 @@ class LocalFiles:
         local = self._files.get(ino)
         if local is None:
             return
+        if local.pins:
+            # Kept, and perhaps written again: then what the store has must not be only in memory.
+            fd = self.staging.open(ino, write=False)
+            os.fsync(fd)
+            os.close(fd)
         with local.lock:
             if local.mark is mark:
-                local.forget()
+                self._let_bytes_go(local)
 
     def close(self) -> None:
         for local in list(self._files.values()):

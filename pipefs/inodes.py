@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipefs import tree
-from pipefs.db import StateDB, Txn
+from pipefs.db import StateDB, Txn, View
 from pipefs.types import Ino
 
 _INO_STEP = 1024
@@ -29,6 +29,11 @@ class InoSource:
             tree.set_fact(t, "next_ino", b"%d" % self._limit)
         self._next += 1
         return Ino(self._next - 1)
+
+    @staticmethod
+    def first_unused(v: View) -> Ino:
+        """No number from here on was ever handed out."""
+        return Ino(tree.number(v, "next_ino", 2))
 
     def skip(self, ino: int) -> None:
         """Numbers up to this one are in use although the tree does not know them."""

@@ -46,6 +46,18 @@ class LocalFile:
         """Tells them to stop."""
         self.waiting = 0
         """Opens that wait for such an upload to stop."""
+        self.epoch = 0
+        """Content epoch of the inode; with a mark it does not change."""
+        self.pins: dict[int, int] = {}
+        """Handles that the kernel serves from the staging file, by content epoch."""
+        self.kept: set[int] = set()
+        """Epochs whose staging file is kept for such handles, without a mark."""
+        self.passed = False
+        """The staging file may be open or mapped by programs, through the kernel."""
+        self.lingers = False
+        """It was found mapped for writing after its last close."""
+        self._recorded = (-1, -1)
+        """Size and mtime that the inode has from the staging file."""
         self.dead = False
         """No longer the inode's entry: whoever waited for the lock looks it up again."""
         self.idle = threading.Condition(self.lock)
@@ -89,6 +101,7 @@ class LocalFile:
         """The inode has bytes of its own, or may get them at any moment: what another machine
         writes does not take its place. `now_ns` 0: nothing was changed yet."""
         node = tree.need(t, self.ino)
+        self.epoch = node.epoch
         if not node.dirty & Dirty.CONTENT:
             node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
             node.ctime_ns = now_ns or node.ctime_ns
@@ -107,6 +120,10 @@ class LocalFile:
         """Take up a mark that an earlier process left; False if there is nothing to it."""
         mark = self.mark
         assert mark is not None
+        found = tree.inode(t, self.ino)
+        self.epoch = found.epoch if found is not None else 0
+        # What programs have open is not known: each use of the file asks.
+        self.passed = True
         if not self._staging.exists(self.ino):
             # Lost with the machine's power before any fsync: the last version, or an empty file.
             node = tree.overlay_inode(t, self.ino)
@@ -119,9 +136,10 @@ class LocalFile:
         if mark.writers and keep_writers:
             self.hold()
             return True
-        if not mark.changed:
+        mark.changed = mark.changed or self.differs()
+        if not mark.changed and not self._is_mapped():
             self.drop_unchanged(t)
-            self._staging.remove(self.ino)
+            self._staging.remove(self.ino, shared=True)
             return False
         if mark.writers:
             mark.writers, mark.closed_ns = (), now_ns
@@ -145,15 +163,41 @@ class LocalFile:
         node = tree.need(t, self.ino)
         if (self.mark is not None and self.mark.changed) or node.dirty & Dirty.CONTENT:
             st = self.stat()
-            node.size, node.mtime_ns = st.st_size, st.st_mtime_ns
+            self._recorded = (st.st_size, st.st_mtime_ns)
+            node.size, node.mtime_ns = self._recorded
             node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
             tree.put_inode(t, node)
+
+    def is_recorded(self) -> bool:
+        """Whether `record_size` knows the staging file as it is."""
+        if not self.passed:
+            return True
+        st = self.stat()
+        return (st.st_size, st.st_mtime_ns) == self._recorded
 
     def forget(self) -> None:
         """Remove the staging file; the caller drops the mark from the database."""
         self.let_go()
         self.mark = None
-        self._staging.remove(self.ino)
+        self._staging.remove(self.ino, shared=self.passed)
+        self.passed = False
+
+    def differs(self) -> bool:
+        """Whether the staging file was written unseen since it was opened."""
+        mark = self.mark
+        if mark is None or mark.opened is None:
+            return False
+        ctime_ns, size = mark.opened
+        st = self.stat()
+        # What was empty and is empty has no other bytes, whatever touched it.
+        return st.st_size != size or (size > 0 and st.st_ctime_ns != ctime_ns)
+
+    def is_changed(self) -> bool:
+        """Whether there is something to go up."""
+        return self.mark is not None and (self.mark.changed or self.differs())
+
+    def _is_mapped(self) -> bool:
+        return self._staging.in_use(self._staging.path_text(self.ino), readers=False)
 
     # --- bytes --------------------------------------------------------------------------------
 
@@ -242,7 +286,8 @@ class LocalFile:
         """Whether all bytes here may become, or are, the first `size` bytes of a version: the
         file is empty, or has nothing but a shorter beginning of that version below it."""
         mark = self.mark
-        if mark is None:
+        if mark is None or self.pins:
+            # The kernel would read the holes: what it passes through has all its bytes here.
             return False
         here = self.stat().st_size
         if not here:

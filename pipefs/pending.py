@@ -48,7 +48,7 @@ def count_pending(
             if node is None or not names or links.all_local(v, node, names, stays_local):
                 continue
         st = files.stat(ino)
-        if st is not None and mark.changed:
+        if st is not None and local is not None and local.is_changed():
             out.files += 1
             out.bytes += st.st_size
             out.open_files += bool(mark.writers)

@@ -113,6 +113,9 @@ class Staging(msgspec.Struct, array_like=True):
     write_id: str = ""
     versions_ns: int = 0
     """When a version of this file last went up, for `min_version_interval`."""
+    opened: tuple[int, int] | None = None
+    """ctime (ns) and size of the staging file when it was opened for writing, unchanged and with
+    all its blocks: with passthrough nobody sees it written. None: writes are seen."""
 
 
 class NameEntry(msgspec.Struct, array_like=True, frozen=True):

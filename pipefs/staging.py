@@ -11,8 +11,10 @@ Durability: `sync` returned means that the bytes and the sidecar survive power l
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +40,7 @@ class Sidecar(msgspec.Struct):
 
 _ATTRIBUTE = "user.pipefs.sidecar"
 _MAX_SPARES = 256
+_F_SETSIG = 10
 
 
 class StagingArea:
@@ -52,6 +55,8 @@ class StagingArea:
         self._spares: list[str] = []
         """Empty files to be used again; appended and popped, so no lock is needed."""
         self._spare_numbers = itertools.count()
+        self.fine_times = False
+        """Each change of a file gives it another ctime (`passable.why_not` finds out)."""
         self._sweep()
 
     def _sweep(self) -> None:
@@ -96,6 +101,17 @@ class StagingArea:
             except (IndexError, FileNotFoundError):
                 pass  # another thread took the last one; somebody cleaned up
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+
+    def reopen(self, sidecar: Sidecar) -> int:
+        """A descriptor of a staging file that exists, and from now on is what `sidecar` says."""
+        fd = os.open(self.path_text(sidecar.ino), os.O_RDWR)
+        try:
+            self._write_sidecar(fd, sidecar)
+        except OSError as e:
+            os.close(fd)
+            raise self._full(e) from e
+        self._synced.discard(sidecar.ino)
+        return fd
 
     def _write_sidecar(self, fd: int, sidecar: Sidecar) -> None:
         """As an attribute of the staging file: one system call, and the two never part. A file of
@@ -177,12 +193,22 @@ class StagingArea:
                 os.close(folder)
             self._synced.add(ino)
 
-    def remove(self, ino: int) -> None:
-        """Data first: a sidecar without data is swept away, data without a sidecar is rescued."""
+    def remove(self, ino: int, *, shared: bool = False) -> None:
+        """Data first: a sidecar without data is swept away, data without a sidecar is rescued.
+
+        `shared`: programs may have the file open or mapped; to them it stays what it is.
+        """
         self._synced.discard(ino)
         path = self.path_text(ino)
+        self.remove_path(path, reuse=not (shared and self.in_use(path)))
         try:
-            if len(self._spares) < _MAX_SPARES:
+            os.unlink(self._sidecar_file(ino))
+        except FileNotFoundError:
+            pass
+
+    def remove_path(self, path: str, *, reuse: bool = True) -> None:
+        try:
+            if reuse and len(self._spares) < _MAX_SPARES:
                 spare = f"{self._prefix}spare-{next(self._spare_numbers):x}"
                 # Out of the way first: a crash before the truncate leaves a spare, not a file.
                 os.rename(path, spare)
@@ -192,10 +218,43 @@ class StagingArea:
                 os.unlink(path)
         except FileNotFoundError:
             pass
+
+    # --- files that the kernel passes through -------------------------------------------------
+
+    def in_use(self, path: str, *, readers: bool = True) -> bool:
+        """Whether anybody has the file open or mapped; with `readers` False only who may write it.
+        Descriptors of this process count too.
+
+        A lease is only given on a file that nobody else has open (for writing): asking for one and
+        giving it back at once is the kernel's own answer, mappings included.
+        """
         try:
-            os.unlink(self._sidecar_file(ino))
+            fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            pass
+            return False
+        try:
+            # An open in this moment would signal the lease's breaking by SIGIO, which kills.
+            fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK if readers else fcntl.F_RDLCK)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # no leases here, so nothing is passed through (`passable`)
+        finally:
+            os.close(fd)
+        return False
+
+    def kept_path(self, ino: int, epoch: int) -> str:
+        """Where a file stays that went up while programs have it open."""
+        return f"{self._prefix}{ino:x}.{epoch:x}.kept"
+
+    def kept(self) -> Iterator[tuple[int, int]]:
+        """(inode, content epoch) of the files that are kept."""
+        for name in os.listdir(self.directory):
+            if name.endswith(".kept"):
+                ino, epoch, _ = name.split(".")
+                yield int(ino, 16), int(epoch, 16)
 
     def inos(self) -> Iterator[int]:
         """Inodes that have a staging file."""

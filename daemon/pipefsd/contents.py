@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from functools import partial
 
 from pipefs.errors import NoSpace, PipefsError
 from pipefsd.nodes import epoch_of, ino_of
@@ -31,7 +32,8 @@ class ContentRequests(Serving):
         uid, gid, mode = self._ids_for_new(caller, parent, mode)
         if done := self._answered(caller):
             self._opened(done.ino)
-            return self._entry(self._volume.inode(done.ino)), Opened(done.handle)
+            entry = self._entry(self._volume.inode(done.ino))
+            return entry, self._served(entry.node, done.handle, flags | os.O_WRONLY)
         handle = next(self._handles)
         try:
             node = self._volume.create(
@@ -44,7 +46,8 @@ class ContentRequests(Serving):
             entry = self._entry(self._volume.lookup(ino_of(parent), name))
             return entry, self.open(caller, entry.node, flags)
         self._opened(node.ino)
-        return self._entry(node), Opened(handle, keep_cache=True)
+        entry = self._entry(node)
+        return entry, self._served(entry.node, handle, flags | os.O_WRONLY)
 
     def tmpfile(self, caller: Caller, parent: int, mode: int, flags: int) -> tuple[Entry, Opened]:
         self.requests += 1
@@ -52,12 +55,14 @@ class ContentRequests(Serving):
         uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
         if done := self._answered(caller):
             self._opened(done.ino)
-            return self._entry(self._volume.inode(done.ino)), Opened(done.handle)
+            entry = self._entry(self._volume.inode(done.ino))
+            return entry, self._served(entry.node, done.handle, flags | os.O_WRONLY)
         handle = next(self._handles)
         node = self._volume.create_nameless(mode, uid, gid, handle=handle, unique=caller.unique)
         self._opened(node.ino)
         self._orphaned(node)
-        return self._entry(node), Opened(handle, keep_cache=True)
+        entry = self._entry(node)
+        return entry, self._served(entry.node, handle, flags | os.O_WRONLY)
 
     def open(self, caller: Caller, node: int, flags: int) -> Opened:
         self.requests += 1
@@ -68,7 +73,7 @@ class ContentRequests(Serving):
             if done := self._answered(caller):
                 # A second handle in the mark would be one that nobody ever closes.
                 self._opened(ino)
-                return Opened(done.handle, keep_cache=not flags & os.O_TRUNC)
+                return self._served(node, done.handle, flags)
             if epoch_of(node) != self._volume.inode(ino).epoch:
                 # Opened for writing by its old node: the kernel is to look the name up again.
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -80,7 +85,34 @@ class ContentRequests(Serving):
                 unique=caller.unique,
             )
         self._opened(ino)
-        return Opened(handle, keep_cache=not flags & os.O_TRUNC)
+        return self._served(node, handle, flags)
+
+    def _served(self, node: int, handle: int, flags: int) -> Opened:
+        """How the kernel serves this handle, which counts as open already: by asking us, or by
+        itself from the staging file."""
+        files, ino, epoch = self._volume.files, ino_of(node), epoch_of(node)
+        write = bool(flags & (os.O_WRONLY | os.O_RDWR))
+
+        def offer(joins: bool) -> int:
+            if flags & os.O_DIRECT and not joins:
+                return -1  # not every disk has it, and those that do want everything aligned
+            return files.offer(ino, epoch, write=write, joins=joins)
+
+        try:
+            fd, may_keep = self.modes.enter(node, handle, offer)
+        except OSError:
+            self._volume.close_write(ino, handle)
+            self._closed(ino)
+            raise
+        if fd < 0:
+            return Opened(handle, keep_cache=may_keep and not flags & os.O_TRUNC)
+        return Opened(handle, backing_fd=fd, backed=partial(self._backed, node, fd))
+
+    def _backed(self, node: int, fd: int, taken: bool) -> None:
+        os.close(fd)
+        if not taken:
+            self.modes.refused(node)
+            self._volume.files.unpin(ino_of(node), epoch_of(node))
 
     def read(self, caller: Caller, node: int, fh: int, offset: int, size: int) -> ReadReply:
         self.requests += 1
@@ -119,7 +151,12 @@ class ContentRequests(Serving):
     def release(self, caller: Caller, node: int, fh: int, flags: int) -> None:
         ino = ino_of(node)
         self._volume.reader.close_stream(fh)
-        self._volume.close_write(ino, fh)
+        passed = self.modes.leave(node, fh)
+        sealed = self._volume.close_write(ino, fh)
+        if passed:
+            self._volume.files.unpin(ino, epoch_of(node))
+            if sealed and self._notices is not None:
+                self._notices.written(node)
         self._closed(ino)
 
     def fsync(self, caller: Caller, node: int, fh: int, datasync: bool) -> None:

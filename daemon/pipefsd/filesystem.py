@@ -11,12 +11,13 @@ import os
 from collections.abc import Callable, Iterable
 
 from pipefs.conflicts import Effects
+from pipefs.inodes import InoSource
 from pipefs.volume import Volume
 from pipefsd.contents import ContentRequests
 from pipefsd.directories import Directories
 from pipefsd.extended import ExtendedAttributes
 from pipefsd.names import NameRequests
-from pipefsd.nodes import ino_of
+from pipefsd.nodes import epoch_of, ino_of
 from pipefsd.notices import Notices
 from pipefsd.ownership import Ownership
 from pipefsd.ranges import RangeRequests
@@ -44,15 +45,24 @@ class Filesystem(NameRequests, ContentRequests, RangeRequests):
     ) -> None:
         super().__init__(volume, ownership, read_only=read_only, same_mount=same_mount)
         self._directories = Directories(volume, self._entry)
-        self._notices: Notices | None = None
         self.xattrs = ExtendedAttributes(volume)
         self.features = Features("")
 
     def start(self, notifier: Notifier, features: Features) -> None:
         self._notices = Notices(self._volume, notifier)
         self.features = features
+        self._take_over(features)
         self._forgets = features.forgets
         self._acls = self.xattrs.acls = features.acls
+
+    def _take_over(self, features: Features) -> None:
+        """What of passthrough an earlier worker left."""
+        self.modes.on = features.passthrough
+        for node, _ in features.passed:
+            self._volume.files.pin_again(ino_of(node), epoch_of(node))
+        if self._inherited:
+            with self._volume.db.view() as v:
+                self.modes.take_over(InoSource.first_unused(v), features.passed)
 
     def stop(self) -> None:
         self._notices = None

@@ -146,6 +146,10 @@ class Service(Protocol):
     def warnings(self) -> list[str]:
         """For the user who mounts, one line each."""
 
+    @property
+    def passthrough(self) -> bool:
+        """Whether the kernel may be asked to read and write staging files itself."""
+
     def start(self, *, same_mount: bool = False) -> None:
         """Open the state and start the threads. With `same_mount` the kernel still has the nodes
         and handles of the worker before this one. Raises `PipefsError` when it cannot."""

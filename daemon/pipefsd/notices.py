@@ -19,6 +19,7 @@ from pipefsd.transports.base import Notifier
 
 DELAY_S = 0.02
 AGAIN_S = 1.0
+WRITTEN_S = 0.2
 
 
 class Notices:
@@ -27,6 +28,8 @@ class Notices:
     def __init__(self, volume: Volume, notifier: Notifier) -> None:
         self._volume = volume
         self._notifier = notifier
+        self._lock = threading.Lock()  # protects _written; a leaf
+        self._written: set[int] = set()
 
     def tell(self, effects: Effects) -> None:
         """Call after the tree has the changes; waits for `DELAY_S`."""
@@ -37,6 +40,23 @@ class Notices:
         again = threading.Timer(AGAIN_S, self._send, [effects])
         again.daemon = True
         again.start()
+
+    def written(self, node: int) -> None:
+        """A file was closed that the kernel wrote itself: the mtime that it knows may be that of
+        before, for a write by mmap. Told soon, many at once: closing files is a hot path."""
+        with self._lock:
+            self._written.add(node)
+            if len(self._written) > 1:
+                return
+        timer = threading.Timer(WRITTEN_S, self._tell_written)
+        timer.daemon = True
+        timer.start()
+
+    def _tell_written(self) -> None:
+        with self._lock:
+            nodes, self._written = self._written, set()
+        for node in nodes:
+            self._notifier.inval_inode(node, -1, 0)
 
     def _send(self, effects: Effects) -> None:
         notifier = self._notifier

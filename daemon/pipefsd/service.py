@@ -34,6 +34,7 @@ from pipefs.errors import (
 from pipefs.follow import Follower
 from pipefs.home import Home
 from pipefs.keys import prefix_bytes_of
+from pipefs.passable import may_pass
 from pipefs.policy import Policy
 from pipefs.protocol import MountStatus
 from pipefs.registry import Pipe
@@ -117,6 +118,7 @@ class PipeService:
             read_only=self._why_read_only,
             same_mount=same_mount,
         )
+        self.passthrough = may_pass(self._volume.files.staging, self._settings.passthrough)
         self._uploader.start()
         self._watcher.start()
         self._syncer.start()
@@ -395,6 +397,3 @@ class PipeService:
             # Whether the store answers now is `state`, not what was seen at the mount.
             warnings=[w for w in self._warnings if not w.startswith("OFFLINE")],
         )
-
-
-__all__ = ["PipeService"]

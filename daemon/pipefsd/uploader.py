@@ -178,7 +178,9 @@ class Uploader:
         for ino in self._files.inos():
             local = self._files.get(ino)
             mark = local.mark if local is not None else None
-            if mark is not None and mark.changed and not mark.writers:
+            if mark is None:
+                self._files.tidy(ino)
+            elif not mark.writers and (mark.changed or mark.opened is not None):
                 with self._wake:
                     if ino not in self._due and ino not in self._busy:
                         self._plan(ino, now)
@@ -284,7 +286,8 @@ class Uploader:
         finally:
             with self._wake:
                 self._busy.discard(name)
-                if again and isinstance(name, int) and self._files.get(name) is not None:
+                local = self._files.get(name) if again and isinstance(name, int) else None
+                if isinstance(name, int) and local is not None and local.mark is not None:
                     self._plan(name, time.monotonic() + 0.2)
                 self._wake.notify_all()
 

@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -135,16 +134,17 @@ class _Worker:
         if self.spec.transport == "libfuse":
             return self._mount_libfuse(service)
         raw = self.spec.negotiated
+        record = None
+        if raw is not None or service.passthrough:
+            record = backing.open_record(self.spec.backing_path, fresh=raw is None)
         return KernelSession(
             self.spec.descriptor,
             service.operations,
             negotiated=None if raw is None else msgspec.json.decode(raw, type=Negotiated),
             on_negotiated=self._on_negotiated,
             acls=self.spec.acl,
-            backing=backing.load(self.spec.backing_path) if raw is not None else None,
-            record_backing=partial(backing.save, self.spec.backing_path),
-            # The filesystem hands out no backing files yet, so status must not claim it.
-            passthrough=False,
+            record=record,
+            passthrough=record is not None,
         )
 
     def _mount_libfuse(self, service: Service) -> Session:

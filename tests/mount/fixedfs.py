@@ -125,6 +125,8 @@ class FixedOperations:
 
 
 class FixedService:
+    passthrough = False
+
     def __init__(self, home: Home, target: Target) -> None:
         self.home = home
         # Only what the tests use; a wrong call would be a logged AttributeError and EIO.

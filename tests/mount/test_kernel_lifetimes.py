@@ -10,13 +10,12 @@ import threading
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from pipefs.errors import Busy
+from pipefsd.backing import BackingRecord
 from pipefsd.transports.base import Opened
 from pipefsd.transports.kernel import mount as mounting
-from pipefsd.transports.kernel.passthrough import Backing
 from pipefsd.transports.kernel.session import KernelSession, Negotiated
 from tests.mount.memfs import MemFs
 from tests.mount.serving import MIB, WAIT_S, Serving, bare_mount, in_thread, served, until
@@ -242,26 +241,26 @@ def test_a_recorded_backing_id_serves_the_next_worker(tmp_path: Path) -> None:
     fs = MemFs()
     node = fs.back("file", str(backing))
     agreed: list[Negotiated] = []
-    table: list[bytes] = []
+    record = str(tmp_path / "record")
 
-    def record(state: list[Backing]) -> None:
-        table.append(msgspec.json.encode(state))
+    def rows() -> list[int]:
+        return [passed.node for _, passed in BackingRecord(record, fresh=False).rows()]
 
     with bare_mount() as (path, fd):
-        first = KernelSession(fd, fs, on_negotiated=agreed.append, record_backing=record)
+        kept = BackingRecord(record, fresh=True)
+        first = KernelSession(fd, fs, on_negotiated=agreed.append, record=kept)
         serving = Serving(first)
         with open(path / "file", "rb") as one:
             first.stop()
             assert serving.join() == "stopped"
-            kept = msgspec.json.decode(table[-1], type=list[Backing])
-            assert [b.node for b in kept] == [node]
-            second = KernelSession(
-                fd, fs, negotiated=agreed[0], backing=kept, record_backing=record
-            )
+            assert rows() == [node]
+            kept = BackingRecord(record, fresh=False)
+            second = KernelSession(fd, fs, negotiated=agreed[0], record=kept)
             serving = Serving(second)
             with open(path / "file", "rb") as two:
                 assert one.read() == two.read() == b"staged content"
-        until(lambda: table[-1] == b"[]")
+                assert rows() == [node, node]
+        until(lambda: rows() == [])
         mounting.unmount(path)
         serving.join()
 

@@ -99,6 +99,8 @@ class Opened:
     cache_dir: bool = False
     backing_fd: int | None = None
     """A complete staging file the kernel may read and write itself (passthrough), or None."""
+    backed: Callable[[bool], None] | None = None
+    """With `backing_fd`: called once, with whether the kernel does; closes the descriptor."""
 
 
 @dataclass(slots=True)
@@ -144,6 +146,10 @@ class Features:
     """The kernel enforces POSIX access control lists, and leaves the umask to us."""
     forgets: bool = False
     """`Operations.forget` is called for each node that the kernel drops."""
+    passthrough: bool = False
+    """`Opened.backing_fd` is honoured."""
+    passed: list[tuple[int, int]] = field(default_factory=list)
+    """(node, handle) of those that an earlier worker passed through and that are open still."""
 
 
 class Notifier(Protocol):

@@ -64,25 +64,32 @@ class FileHandlers:
         flags, more = wire.OPEN_IN.unpack_from(request, _BODY)
         if more & wire.OPEN_KILL_SUIDGID and flags & os.O_TRUNC:
             self._kill_suidgid(caller, node, None)
-        opened = self._ops.open(caller, node, flags)
-        if opened.backing_fd is not None and self._backing is not None:
-            return wire.pack_open(opened, self._backing.attach(node, opened.fh, opened.backing_fd))
-        return wire.pack_open(opened)
+        if caller.resent and self._backing is not None:
+            done = self._backing.again(node, caller.unique)
+            if done is not None:
+                return done
+        return self._opened(caller, node, self._ops.open(caller, node, flags))
+
+    def _opened(self, caller: Caller, node: int, opened: Opened) -> bytes:
+        backing_id = 0
+        if opened.backing_fd is not None:
+            if self._backing is not None:
+                backing_id = self._backing.attach(node, opened.fh, opened.backing_fd, caller.unique)
+            if opened.backed is not None:
+                opened.backed(backing_id != 0)
+        return wire.pack_open(opened, backing_id)
 
     def create(self, caller: Caller, node: int, request: memoryview) -> bytes:
         flags, mode, caller.umask, _more = wire.CREATE_IN.unpack_from(request, _BODY)
         name = wire.name(request, _BODY + wire.CREATE_IN.size)
-        return self._made(*self._ops.create(caller, node, name, mode, flags))
+        return self._made(caller, *self._ops.create(caller, node, name, mode, flags))
 
     def tmpfile(self, caller: Caller, node: int, request: memoryview) -> bytes:
         flags, mode, caller.umask, _more = wire.CREATE_IN.unpack_from(request, _BODY)
-        return self._made(*self._ops.tmpfile(caller, node, mode, flags))
+        return self._made(caller, *self._ops.tmpfile(caller, node, mode, flags))
 
-    def _made(self, entry: Entry, opened: Opened) -> bytes:
-        backing_id = 0
-        if opened.backing_fd is not None and self._backing is not None:
-            backing_id = self._backing.attach(entry.node, opened.fh, opened.backing_fd)
-        return wire.pack_entry(entry) + wire.pack_open(opened, backing_id)
+    def _made(self, caller: Caller, entry: Entry, opened: Opened) -> bytes:
+        return wire.pack_entry(entry) + self._opened(caller, entry.node, opened)
 
     def read(self, caller: Caller, node: int, request: memoryview) -> ReadReply:
         fh, offset, size = wire.READ_IN.unpack_from(request, _BODY)
@@ -103,12 +110,11 @@ class FileHandlers:
 
     def release(self, caller: Caller, node: int, request: memoryview) -> bytes:
         fh, flags, _more = wire.RELEASE_IN.unpack_from(request, _BODY)
-        try:
-            self._ops.release(caller, node, fh, flags)
-        finally:
-            # Twice when the operation would block: the second time finds nothing.
-            if self._backing is not None:
-                self._backing.detach(node, fh)
+        # First, so that the operation finds who else has the backing file open. Twice when that
+        # would block: the second time finds nothing.
+        if self._backing is not None:
+            self._backing.detach(node, fh)
+        self._ops.release(caller, node, fh, flags)
         return b""
 
     def fsync(self, caller: Caller, node: int, request: memoryview) -> bytes:

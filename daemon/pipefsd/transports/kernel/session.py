@@ -33,7 +33,7 @@ from pipefsd.transports.kernel.negotiate import (
     negotiate,
 )
 from pipefsd.transports.kernel.notify import KernelNotifier, send
-from pipefsd.transports.kernel.passthrough import Backing, BackingTable
+from pipefsd.transports.kernel.passthrough import BackingTable, Record
 from pipefsd.transports.kernel.pool import Pool
 
 __all__ = ["KernelSession", "Negotiated", "Reason"]
@@ -69,14 +69,13 @@ class KernelSession:
         passthrough: bool = True,
         acls: bool = False,
         drain_s: float = 10.0,
-        backing: list[Backing] | None = None,
-        record_backing: Callable[[list[Backing]], None] | None = None,
+        record: Record | None = None,
     ) -> None:
         """With `negotiated` this worker takes over a mount that another has served, and asks for
         the requests that one left unanswered. Without it INIT comes first; `on_negotiated` gets
         its outcome before the kernel does, so that a record of it always exists.
 
-        `backing` and `record_backing` carry passthrough ids from worker to worker.
+        `record` carries passthrough ids from worker to worker.
         `acls`: let the kernel enforce POSIX access lists, which then asks for them.
         `drain_s`: how long `stop` lets requests under way finish before they are left to the next
         worker.
@@ -89,8 +88,7 @@ class KernelSession:
         self._passthrough = passthrough and _may_pass_through()
         self._acls = acls
         self._drain_s = drain_s
-        self._backing = backing
-        self._record_backing = record_backing
+        self._record = record
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # Closed with the object, not by `run`: a late `stop` must not hit somebody else's number.
         weakref.finalize(self, os.close, self._wake)
@@ -123,9 +121,7 @@ class KernelSession:
                 return early
         agreed = self._negotiated
         assert agreed is not None
-        backing = None
-        if agreed.passthrough:
-            backing = BackingTable(self._fd, restored=self._backing, record=self._record_backing)
+        backing = BackingTable(self._fd, self._record) if agreed.passthrough else None
         dispatcher = Dispatcher(self._fd, self._operations, agreed, self.notifier, backing)
         pool = Pool(dispatcher.serve, self._pool_threads)
         dispatcher.use_pool(pool)
@@ -133,7 +129,10 @@ class KernelSession:
         switch_interval_s = sys.getswitchinterval()
         sys.setswitchinterval(min(switch_interval_s, _SWITCH_INTERVAL_S))
         try:
-            self._operations.start(self.notifier, features(agreed))
+            offered = features(agreed)
+            if backing is not None:
+                offered.passthrough, offered.passed = True, backing.handles()
+            self._operations.start(self.notifier, offered)
             reason = self._loop(dispatcher, pool, agreed.max_write)
             if reason == "aborted":
                 pool.interrupt_all()  # those who asked have their error already
