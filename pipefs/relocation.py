@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from pipefs import namespace, tree
+from pipefs import links, namespace, tree
 from pipefs.attributes import metadata_of
 from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
@@ -118,7 +118,8 @@ class Relocator:
             if node.is_dir:
                 self._plan(t, node)
                 return True
-            if self._needs_no_copy(t, node, names) or self._policy.stays_local(names):
+            local = links.all_local(t, node, names, self._policy.stays_local)
+            if local or self._needs_no_copy(t, node, names):
                 t.delete("relocate", ino_key(ino))
                 return True
             key = tree.key_for(t, names)

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from pipefs import namespace, tree
+from pipefs import links, namespace, tree
 from pipefs.attributes import content_type_of, metadata_of
 from pipefs.blocks import BlockCache
 from pipefs.conditional import ConditionalStore
@@ -119,7 +119,7 @@ class Transfers:
         with self._db.view() as v:
             node = tree.overlay_inode(v, ino)
             names = tree.names_to(v, ino) if node is not None else None
-            if node is None or not names or self.policy.stays_local(names):
+            if node is None or not names or self._stays_local(v, node, names):
                 return False
             key = tree.key_for(v, names)
             if not self._store.capabilities().versioning and occupant(v, key, ino) is not None:
@@ -141,6 +141,9 @@ class Transfers:
             os.close(fd)
         self._record_upload(mark, key, content)
         return True
+
+    def _stays_local(self, v: View, node: Inode, names: list[bytes]) -> bool:
+        return links.all_local(v, node, names, self.policy.stays_local)
 
     def _source_of(self, ino: int) -> Content | None:
         """The version that this file is an untouched copy of, if the store keeps versions."""
