@@ -52,7 +52,7 @@ class ContentRequests(Serving):
     def tmpfile(self, caller: Caller, parent: int, mode: int, flags: int) -> tuple[Entry, Opened]:
         self.requests += 1
         self._writable()
-        uid, gid, mode = self._ids_for_new(caller, parent, mode & ~caller.umask)
+        uid, gid, mode = self._ids_for_new(caller, parent, mode)
         if done := self._answered(caller):
             self._opened(done.ino)
             entry = self._entry(self._volume.inode(done.ino))
