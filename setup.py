@@ -21,13 +21,18 @@ setup(
         "pipefs.rebasing",
         "pipefs.statedb",
         "pipefs.stores",
+        # No code: the unit files, for `pipefs service install`.
+        "pipefs.systemd",
         "pipefsd",
         "pipefsd.transports",
         "pipefsd.transports.kernel",
         "pipefsd.transports.libfuse",
     ],
-    package_dir={"pipefs": "pipefs", "pipefsd": "daemon/pipefsd"},
-    package_data={"pipefs": ["py.typed"]},
+    package_dir={"pipefs": "pipefs", "pipefs.systemd": "systemd", "pipefsd": "daemon/pipefsd"},
+    package_data={
+        "pipefs": ["py.typed"],
+        "pipefs.systemd": ["*.service", "*.toml", "user/*.service"],
+    },
     install_requires=[
         "boto3>=1.40",
         "botocore[crt]>=1.40",
@@ -63,6 +68,7 @@ setup(
         "console_scripts": [
             "pipefs = pipefs.cli.main:main",
             "pipefsd = pipefsd.main:main",
+            "mount.pipefs = pipefs.cli.mounthelper:main",
         ]
     },
     classifiers=[

@@ -2,7 +2,8 @@
 
 A line is `TIME LEVEL PIPE message key=value …` (UTC, `-` where no pipe is concerned). It goes to
 stderr when somebody watches (systemd, `--foreground`), else to `HOME.state/log/pipefsd.log`, which
-all processes of one home append to and whoever finds it too long rotates. Logging never raises
+all processes of one home append to and whoever finds it too long rotates. The journal has times
+and levels of its own: there a line is `PIPE message key=value …`. Logging never raises
 into the caller and never writes below a mount.
 """
 
@@ -14,6 +15,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -39,17 +41,43 @@ def event(
 class EventFormatter(logging.Formatter):
     """`TIME LEVEL PIPE message key=value …`; values with spaces are quoted, newlines escaped."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def head(self, record: logging.LogRecord) -> list[str]:
+        """What comes before the pipe."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        return [f"{seconds}.{int(record.msecs):03d}Z", record.levelname]
+
+    def format(self, record: logging.LogRecord) -> str:
         pipe = getattr(record, "pipe", "") or _pipe
         message = record.getMessage().replace("\n", "\\n")
-        parts = [f"{seconds}.{int(record.msecs):03d}Z", record.levelname, pipe, message]
+        parts = [*self.head(record), pipe, message]
         fields: dict[str, object] = getattr(record, "fields", {})
         parts += [f"{key}={_value(value)}" for key, value in fields.items()]
         line = " ".join(parts)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+class JournalFormatter(EventFormatter):
+    """The same without time and level; the level is the priority that systemd reads, `<3>`."""
+
+    def head(self, record: logging.LogRecord) -> list[str]:
+        return []
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelno
+        error = 3 if level >= logging.ERROR else 4 if level >= logging.WARNING else 6
+        priority = f"<{error if level >= logging.INFO else 7}>"
+        return priority + super().format(record).replace("\n", f"\n{priority}")
+
+
+def goes_to_journal(env: Mapping[str, str]) -> bool:
+    """Whether stderr is systemd's journal (JOURNAL_STREAM names its device and inode)."""
+    try:
+        info = os.fstat(2)
+    except OSError:
+        return False
+    return env.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"
 
 
 def _value(value: object) -> str:
@@ -119,8 +147,9 @@ class SharedFileHandler(logging.Handler):
         super().close()
 
 
-def configure(path: Path | None, *, level: int = logging.INFO) -> None:
-    """Send the log of this process and its forked workers to `path`, or to stderr with None."""
+def configure(path: Path | None, *, level: int = logging.INFO, journal: bool = False) -> None:
+    """Send the log of this process and its forked workers to `path`, or to stderr with None; in
+    the journal's words if that is where stderr goes."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -129,7 +158,7 @@ def configure(path: Path | None, *, level: int = logging.INFO) -> None:
     logging.raiseExceptions = False
     target: logging.Handler
     target = logging.StreamHandler(sys.stderr) if path is None else SharedFileHandler(path)
-    target.setFormatter(EventFormatter())
+    target.setFormatter(JournalFormatter() if journal else EventFormatter())
     root.addHandler(target)
     root.setLevel(level)
     # Their INFO is about connection pools, and their DEBUG prints signed headers.

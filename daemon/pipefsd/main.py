@@ -98,13 +98,18 @@ def run(
         AlreadyRunning: another supervisor serves it (with `--joined` that is success).
     """
     detached = arguments.joined and not arguments.foreground
-    level = logging.DEBUG if arguments.verbose else logging.INFO
     if detached:
         _detach()
     lock = _lock(home, patient=detached)
     if lock is None:
         return 0
-    logs.configure(home.logs / "pipefsd.log" if detached else None, level=level)
+    logs.configure(
+        home.logs / "pipefsd.log" if detached else None,
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        journal=not detached and logs.goes_to_journal(os.environ),
+    )
+    # A starved watchdog ends us with SIGABRT: the log then says where we were.
+    faulthandler.enable()
     try:
         preload()
         bounds = bounds or Bounds()
@@ -116,14 +121,9 @@ def run(
         # A folder to stand in would be kept busy, and might be one of our own mounts.
         os.chdir("/")
         _raise_descriptor_limit()
-        # A starved watchdog ends us with SIGABRT: the log then says where we were.
-        faulthandler.enable()
+        joined = detached or bool(first)
         supervisor = Supervisor(
-            home,
-            factory=factory,
-            joined=detached or bool(first),
-            bounds=bounds,
-            surroundings=surroundings,
+            home, factory=factory, joined=joined, bounds=bounds, surroundings=surroundings
         )
         return asyncio.run(supervisor.run(first))
     finally:

@@ -137,6 +137,8 @@ def clear_dead_mounts(directory: str) -> None:
         entry = _mount_on(directory)
         if entry is None:
             return
+        if entry.fstype == "autofs":
+            return  # An automount point of systemd or autofs that waits for exactly this.
         if entry.fstype != PIPEFS_TYPE or not kernel.is_dead(Path(directory)):
             what = f"pipe {entry.source}" if entry.fstype == PIPEFS_TYPE else entry.source
             raise AlreadyExists(
@@ -149,6 +151,9 @@ def clear_dead_mounts(directory: str) -> None:
 
 
 def _check_directory(directory: str) -> None:
+    entry = _mount_on(directory)
+    if entry is not None and entry.fstype == "autofs":
+        return  # Empty, and reading it would wait for us.
     try:
         names = os.listdir(directory)
     except FileNotFoundError as error:

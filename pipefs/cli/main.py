@@ -39,6 +39,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "status": "pipefs.cli.state:status",
             "flush": "pipefs.cli.state:flush",
             "refresh": "pipefs.cli.state:refresh",
+            "service": "pipefs.cli.service:service",
         },
     ),
     ("Admin", "settings for many pipes", {"profile": f"{_ADMIN}:profile"}),

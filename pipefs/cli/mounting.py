@@ -72,7 +72,7 @@ def mount(
     wanted, directory = _wanted(app, home, registry.names(), names, everything)
     for name, _ in wanted:
         registry.get(name)
-    given = _mount_options(options)
+    given = mount_options(options)
     if not wanted:
         app.emit({"mounted": []})
         return
@@ -146,7 +146,7 @@ _BARE_OPTIONS = {
 }
 
 
-def _mount_options(words: tuple[str, ...]) -> dict[str, str]:
+def mount_options(words: tuple[str, ...]) -> dict[str, str]:
     """Options as texts for the daemon; also those of mount(8), as /etc/fstab has them."""
     pairs = []
     for word in words:
