@@ -38,7 +38,7 @@ def rescue(volume: Volume, ino: int) -> None:
         return
     size = path.stat().st_size
     sidecar = staging.sidecar(ino)
-    sparse = sidecar is not None and sidecar.base is not None
+    sparse = sidecar is not None and (sidecar.base or sidecar.copy_of) is not None
     if size == 0 or (sparse and path.stat().st_blocks * 512 < size):
         if size:
             _keep_incomplete(volume, ino)

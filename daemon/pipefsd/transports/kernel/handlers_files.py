@@ -167,6 +167,8 @@ class FileHandlers:
 
     def fallocate(self, caller: Caller, node: int, request: memoryview) -> bytes:
         fh, offset, length, mode = wire.FALLOCATE_IN.unpack_from(request, _BODY)
+        if caller.uid:
+            self._kill_suidgid(caller, node, fh)
         self._ops.fallocate(caller, node, fh, offset, length, mode)
         return b""
 
@@ -185,12 +187,15 @@ class FileHandlers:
         fh_in, offset_in, node_out, fh_out, offset_out, length, flags = fields
         if flags:
             raise oserror(errno.EINVAL)
+        if caller.uid:
+            self._kill_suidgid(caller, node_out, fh_out)
         return self._ops.copy_file_range(
             caller, node, fh_in, offset_in, node_out, fh_out, offset_out, min(length, limit)
         )
 
     def _kill_suidgid(self, caller: Caller, node: int, fh: int | None) -> None:
-        """The kernel leaves it to us (HANDLE_KILLPRIV_V2), with every write of an ordinary user."""
+        """The kernel leaves it to us (HANDLE_KILLPRIV_V2), with every write of an ordinary user;
+        for ranges it does not even say so."""
         attr, _ttl = self._ops.getattr(caller, node, fh)
         if attr.mode & stat.S_ISUID or attr.mode & 0o2010 == 0o2010:
             self._ops.setattr(caller, node, SetAttr(kill_suidgid=True))
