@@ -73,8 +73,9 @@ class LiveTree:
             st = self.files.stat(node.ino)
             if st is not None:
                 node.size = st.st_size
-                node.mtime_ns = st.st_mtime_ns
-                node.ctime_ns = max(node.ctime_ns, st.st_mtime_ns)
+                if node.mtime_ns != st.st_mtime_ns:  # written since it was set
+                    node.mtime_ns = st.st_mtime_ns
+                    node.ctime_ns = max(node.ctime_ns, st.st_mtime_ns)
         return node
 
     def children(self, ino: int, after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:

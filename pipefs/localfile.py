@@ -164,6 +164,8 @@ class LocalFile:
         if (self.mark is not None and self.mark.changed) or node.dirty & Dirty.CONTENT:
             st = self.stat()
             self._recorded = (st.st_size, st.st_mtime_ns)
+            if node.mtime_ns != st.st_mtime_ns:  # written since it was set
+                node.ctime_ns = max(node.ctime_ns, st.st_mtime_ns)
             node.size, node.mtime_ns = self._recorded
             node.dirty |= Dirty.CONTENT | Dirty.ANNOUNCE
             tree.put_inode(t, node)

@@ -80,6 +80,7 @@ class NameHandlers:
         ) = wire.SETATTR_IN.unpack_from(request, _BODY)
         # fmt: on
         change = SetAttr(kill_suidgid=bool(valid & wire.FATTR_KILL_SUIDGID))
+        now_ns = time.time_ns()  # one moment for both times
         if valid & wire.FATTR_MODE:
             change.mode = mode & 0o7777
         if valid & wire.FATTR_UID:
@@ -92,10 +93,10 @@ class NameHandlers:
             change.fh = fh
         if valid & wire.FATTR_ATIME:
             now = valid & wire.FATTR_ATIME_NOW
-            change.atime_ns = time.time_ns() if now else atime * 1_000_000_000 + atime_ns
+            change.atime_ns = now_ns if now else atime * 1_000_000_000 + atime_ns
         if valid & wire.FATTR_MTIME:
             now = valid & wire.FATTR_MTIME_NOW
-            change.mtime_ns = time.time_ns() if now else mtime * 1_000_000_000 + mtime_ns
+            change.mtime_ns = now_ns if now else mtime * 1_000_000_000 + mtime_ns
         if valid & wire.FATTR_CTIME:
             change.ctime_ns = ctime * 1_000_000_000 + ctime_ns
         attr, ttl_s = self._ops.setattr(caller, node, change)
