@@ -40,7 +40,7 @@ def ext4() -> Iterator[Path]:
     with (home.base / "image").open("wb") as image:
         image.truncate(1 << 30)
     try:
-        subprocess.run(["mkfs.ext4", "-q", home.base / "image"], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-b", "4096", home.base / "image"], check=True)
         subprocess.run(["mount", "-o", "loop", home.base / "image", place], check=True)
         home.base.chmod(0o755)
         yield place

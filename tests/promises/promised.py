@@ -54,9 +54,11 @@ def tried(call: Callable[..., object], *args: object, **more: object) -> object:
 
 
 @contextlib.contextmanager
-def opened(path: Path | str | bytes, flags: int, mode: int = 0o644) -> Iterator[int]:
+def opened(
+    path: Path | str | bytes, flags: int, mode: int = 0o644, dir_fd: int | None = None
+) -> Iterator[int]:
     """A descriptor, closed at the end."""
-    fd = os.open(path, flags, mode)
+    fd = os.open(path, flags, mode, dir_fd=dir_fd)
     try:
         yield fd
     finally:
