@@ -48,6 +48,11 @@ CHANGES: dict[str, tuple[Ask, type[OSError]]] = {
         lambda f, c: f.rename(c, ROOT_NODE, b"file", ROOT_NODE, b"to", 0),
         FileNotFoundError,
     ),
+    "setxattr": (
+        lambda f, c: f.setxattr(c, ROOT_NODE, b"user.new", b"1", os.XATTR_CREATE),
+        FileExistsError,
+    ),
+    "removexattr": (lambda f, c: f.removexattr(c, ROOT_NODE, b"user.old"), OSError),
 }
 
 
@@ -57,6 +62,7 @@ def test_a_request_that_comes_again_is_answered_as_before(machine: Machine, chan
     first = served(machine, same_mount=False)
     first.mknod(asked(1), ROOT_NODE, b"file", stat.S_IFREG | 0o644, 0)
     first.mkdir(asked(2), ROOT_NODE, b"dir", 0o755)
+    first.setxattr(asked(3), ROOT_NODE, b"user.old", b"1", 0)
     ask(first, asked(77))
     names = sorted(n for n, _ in machine.volume.children(1, b"", 100))
 
