@@ -7,9 +7,10 @@ import logging
 import os
 from functools import partial
 
+from pipefs import tree
 from pipefs.errors import NoSpace, PipefsError
 from pipefsd.nodes import epoch_of, ino_of
-from pipefsd.serving import Serving
+from pipefsd.serving import Serving, set_id_cleared
 from pipefsd.transports.base import (
     Caller,
     Entry,
@@ -33,7 +34,7 @@ class ContentRequests(Serving):
         if done := self._answered(caller):
             self._opened(done.ino)
             entry = self._entry(self._volume.inode(done.ino))
-            return entry, self._served(entry.node, done.handle, flags | os.O_WRONLY)
+            return entry, self._served(caller, entry.node, done.handle, flags | os.O_WRONLY)
         handle = next(self._handles)
         try:
             node = self._volume.create(
@@ -47,7 +48,7 @@ class ContentRequests(Serving):
             return entry, self.open(caller, entry.node, flags)
         self._opened(node.ino)
         entry = self._entry(node)
-        return entry, self._served(entry.node, handle, flags | os.O_WRONLY)
+        return entry, self._served(caller, entry.node, handle, flags | os.O_WRONLY)
 
     def tmpfile(self, caller: Caller, parent: int, mode: int, flags: int) -> tuple[Entry, Opened]:
         self.requests += 1
@@ -56,13 +57,13 @@ class ContentRequests(Serving):
         if done := self._answered(caller):
             self._opened(done.ino)
             entry = self._entry(self._volume.inode(done.ino))
-            return entry, self._served(entry.node, done.handle, flags | os.O_WRONLY)
+            return entry, self._served(caller, entry.node, done.handle, flags | os.O_WRONLY)
         handle = next(self._handles)
         node = self._volume.create_nameless(mode, uid, gid, handle=handle, unique=caller.unique)
         self._opened(node.ino)
         self._orphaned(node)
         entry = self._entry(node)
-        return entry, self._served(entry.node, handle, flags | os.O_WRONLY)
+        return entry, self._served(caller, entry.node, handle, flags | os.O_WRONLY)
 
     def open(self, caller: Caller, node: int, flags: int) -> Opened:
         self.requests += 1
@@ -73,7 +74,7 @@ class ContentRequests(Serving):
             if done := self._answered(caller):
                 # A second handle in the mark would be one that nobody ever closes.
                 self._opened(ino)
-                return self._served(node, done.handle, flags)
+                return self._served(caller, node, done.handle, flags)
             if epoch_of(node) != self._volume.inode(ino).epoch:
                 # Opened for writing by its old node: the kernel is to look the name up again.
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -85,17 +86,23 @@ class ContentRequests(Serving):
                 unique=caller.unique,
             )
         self._opened(ino)
-        return self._served(node, handle, flags)
+        return self._served(caller, node, handle, flags)
 
-    def _served(self, node: int, handle: int, flags: int) -> Opened:
+    def _served(self, caller: Caller, node: int, handle: int, flags: int) -> Opened:
         """How the kernel serves this handle, which counts as open already: by asking us, or by
         itself from the staging file."""
         files, ino, epoch = self._volume.files, ino_of(node), epoch_of(node)
-        write = bool(flags & (os.O_WRONLY | os.O_RDWR))
+        write, pid = bool(flags & (os.O_WRONLY | os.O_RDWR)), caller.pid
+        if not write and files.get(ino) is None:
+            self._readers.opened(pid)
 
         def offer(joins: bool) -> int:
             if flags & os.O_DIRECT and not joins:
                 return -1  # not every disk has it, and those that do want everything aligned
+            if flags & (os.O_CREAT | os.O_TRUNC) and not joins and self._readers.may_copy(pid):
+                return -1
+            if not joins and set_id_cleared(self._volume.inode(ino)) is not None:
+                return -1  # a write must clear set-id bits, and the kernel leaves that to us
             return files.offer(ino, epoch, write=write, joins=joins)
 
         try:
@@ -155,9 +162,22 @@ class ContentRequests(Serving):
         sealed = self._volume.close_write(ino, fh)
         if passed:
             self._volume.files.unpin(ino, epoch_of(node))
+            self._clear_set_id(ino)
             if sealed and self._notices is not None:
                 self._notices.written(node)
         self._closed(ino)
+
+    def _clear_set_id(self, ino: int) -> None:
+        """Set-id bits that a file got while it was passed through go if it was written later: by
+        whom, nobody here saw."""
+        local = self._volume.files.stat(ino)
+        if local is None:
+            return
+        with self._volume.db.view() as v:
+            node = tree.inode(v, ino)
+        mode = set_id_cleared(node) if node is not None else None
+        if node is not None and mode is not None and local.st_mtime_ns > node.ctime_ns:
+            self._volume.set_attributes(ino, mode=mode)
 
     def fsync(self, caller: Caller, node: int, fh: int, datasync: bool) -> None:
         if not caller.may_block:

@@ -18,6 +18,7 @@ from pipefsd.modes import Modes
 from pipefsd.nodes import ino_of, node_id
 from pipefsd.notices import Notices
 from pipefsd.ownership import Ownership
+from pipefsd.readers import Readers
 from pipefsd.transports.base import (
     Attr,
     Caller,
@@ -26,6 +27,14 @@ from pipefsd.transports.base import (
 
 CACHE_S = 3600.0
 """How long the kernel keeps names and attributes unless told otherwise."""
+
+
+def set_id_cleared(node: Inode) -> int | None:
+    """Permission bits of a file without its set-id bits; None: it has none."""
+    cleared = node.mode & ~stat.S_ISUID
+    if node.mode & stat.S_IXGRP:
+        cleared &= ~stat.S_ISGID
+    return stat.S_IMODE(cleared) if node.is_file and cleared != node.mode else None
 
 
 class Serving:
@@ -58,6 +67,7 @@ class Serving:
         self._opens: dict[int, int] = {}
         self._opens_lock = threading.Lock()
         self.modes = Modes()
+        self._readers = Readers()
         self._notices: Notices | None = None
         self.requests = 0
         """Served so far of those that make work; only the dispatcher counts, so about."""
