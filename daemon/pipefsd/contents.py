@@ -159,10 +159,11 @@ class ContentRequests(Serving):
         ino = ino_of(node)
         self._volume.reader.close_stream(fh)
         passed = self.modes.leave(node, fh)
+        if passed:
+            self._clear_set_id(ino)
         sealed = self._volume.close_write(ino, fh)
         if passed:
             self._volume.files.unpin(ino, epoch_of(node))
-            self._clear_set_id(ino)
             if sealed and self._notices is not None:
                 self._notices.written(node)
         self._closed(ino)

@@ -9,7 +9,7 @@ import stat
 from pipefs import namespace
 from pipefs.keys import MAX_NAME_BYTES
 from pipefsd.nodes import epoch_of, ino_of
-from pipefsd.serving import CACHE_S, Serving
+from pipefsd.serving import CACHE_S, Serving, set_id_cleared
 from pipefsd.transports.base import (
     Attr,
     Caller,
@@ -67,11 +67,7 @@ class NameRequests(Serving):
         """Owner or content change: set-id bits go, unless the same call sets the mode."""
         if mode is not None:
             return mode
-        now = self._volume.inode(ino).mode
-        cleared = now & ~stat.S_ISUID
-        if now & stat.S_IXGRP:
-            cleared &= ~stat.S_ISGID
-        return stat.S_IMODE(cleared) if stat.S_ISREG(now) and cleared != now else None
+        return set_id_cleared(self._volume.inode(ino))
 
     def readlink(self, caller: Caller, node: int) -> bytes:
         found = self._inode(node)
