@@ -288,15 +288,16 @@ class LocalFile:
         """Whether all bytes here may become, or are, the first `size` bytes of a version: the
         file is empty, or has nothing but a shorter beginning of that version below it."""
         mark = self.mark
-        if mark is None or self.pins:
-            # The kernel would read the holes: what it passes through has all its bytes here.
+        if mark is None:
             return False
         here = self.stat().st_size
-        if not here:
-            return True
-        if mark.base is None or mark.present is None or not source.same_version(mark.base):
+        if not here or mark.base is None or mark.present is None:
+            # A program to which the kernel passes the file through, or a mapping that is left of
+            # that, would read the holes.
+            return not here and not self.passed
+        if not source.same_version(mark.base) or any(mark.present):
             return False
-        return here == mark.base_size <= size and not any(mark.present)
+        return here == mark.base_size <= size
 
     def lay_over(self, source: Content, size: int) -> None:
         """Let the file be the first `size` bytes of a version in the store, none of them here.
