@@ -118,6 +118,7 @@ class PipeService:
             read_only=self._why_read_only,
             same_mount=same_mount,
         )
+        self.filesystem.xattrs.virtual.failed = self._uploader.refused
         self.passthrough = may_pass(self._volume.files.staging, self._settings.passthrough)
         self._uploader.start()
         self._watcher.start()

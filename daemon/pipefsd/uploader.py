@@ -86,10 +86,18 @@ class Uploader:
         self._stopping = False
         self._next_audit = 0.0
         self._sending: dict[int, int] = {}
+        self._refused: set[int] = set()
+        """Files whose last try failed for a reason that does not pass by itself."""
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def refused(self, ino: int) -> bool:
+        """Whether the store refuses this file (no right, no bucket): it is tried again, but
+        somebody has to do something about it."""
+        with self._wake:
+            return ino in self._refused
 
     def stop(self) -> None:
         """Stop after the transfers under way; what remains is durable."""
@@ -265,6 +273,8 @@ class Uploader:
             with self._wake:
                 self._pauses.pop(name, None)
                 self._not_before.pop(name, None)
+                if isinstance(name, int):
+                    self._refused.discard(name)
                 if not landed:
                     # Not due after all, or waiting for something else: not at once again.
                     self._not_before[name] = time.monotonic() + 0.3
@@ -306,6 +316,9 @@ class Uploader:
     def _failed(self, name: object, error: PipefsError | OSError) -> None:
         pause = self._pause(name)
         permanent = isinstance(error, AccessDenied | NotFound)
+        if isinstance(name, int):
+            with self._wake:
+                (self._refused.add if permanent else self._refused.discard)(name)
         log.log(
             logging.ERROR if permanent else logging.WARNING,
             "%s could not go up: %s; next try in %.0f s",

@@ -220,6 +220,22 @@ def test_what_pipefs_knows_of_a_file_is_found_by_name_and_never_listed(
     assert caught.value.errno == errno.ENODATA
 
 
+def test_a_file_that_the_store_refuses_is_failed_until_it_is_taken(home: Home) -> None:
+    store = home.base / "store"
+    store.mkdir()
+    home.create("p", f"file://{store}", "quiet_period=0")
+    path = home.mount("p") / "file"
+    subprocess.run(["mount", "--bind", store, store], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", store], check=True)
+    try:
+        path.write_bytes(b"x")
+        eventually(lambda: os.getxattr(path, "user.pipefs.state") == b"failed", "it is failed")
+    finally:
+        subprocess.run(["umount", store], check=True)
+    home.flush("p")
+    eventually(lambda: os.getxattr(path, "user.pipefs.state") == b"clean", "it is clean")
+
+
 def test_copies_with_attributes_and_lists_settle(pair: Pair, tmp_path: Path) -> None:
     source, target = tmp_path / "source", pair.here / "copies"
     (source / "dir").mkdir(parents=True)
