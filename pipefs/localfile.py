@@ -7,6 +7,7 @@ the event that the watcher sees.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -68,6 +69,9 @@ class LocalFile:
     def descriptor(self, *, write: bool) -> Iterator[int]:
         """A descriptor of the staging file for one use."""
         if self.fd >= 0:
+            if write and not fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_RDWR:
+                self.let_go()
+                self.fd = self._staging.open(self.ino, write=True)
             yield self.fd
             return
         fd = self._staging.open(self.ino, write=write)
@@ -79,10 +83,10 @@ class LocalFile:
     def hold(self) -> None:
         """Keep a descriptor open: there is a writer."""
         if self.fd < 0:
-            self.fd = self._staging.open(self.ino, write=True)
+            self.fd = self._staging.open(self.ino, write=not self._staging.passing)
 
     def let_go(self) -> None:
-        """The last writer has closed: closing our descriptor tells the watcher."""
+        """The last writer has closed: closing what we wrote by tells the watcher."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

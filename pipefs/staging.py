@@ -55,6 +55,9 @@ class StagingArea:
         self._spares: list[str] = []
         """Empty files to be used again; appended and popped, so no lock is needed."""
         self._spare_numbers = itertools.count()
+        self.passing = False
+        """The kernel opens files of this folder itself. Then ours are open for reading until we
+        must write: each close after writing is an event of the watcher."""
         self.fine_times = False
         """Each change of a file gives it another ctime (`passable.why_not` finds out)."""
         self._sweep()
@@ -82,7 +85,7 @@ class StagingArea:
         """
         self.require_room()
         try:
-            fd = self._make(self.path_text(sidecar.ino))
+            fd = self._make(self.path_text(sidecar.ino), write=size > 0 or not self.passing)
             self._write_sidecar(fd, sidecar)
             if size:
                 os.ftruncate(fd, size)
@@ -91,16 +94,17 @@ class StagingArea:
         self._synced.discard(sidecar.ino)
         return fd
 
-    def _make(self, path: str) -> int:
+    def _make(self, path: str, *, write: bool) -> int:
         """An empty file, one that was used before if there is any: ext4 takes a millisecond to
         find a free inode among recently deleted ones, and renames in a twentieth of that."""
         if self._spares:
             try:
                 os.rename(self._spares.pop(), path)
-                return os.open(path, os.O_RDWR)
+                return os.open(path, os.O_RDWR if write else os.O_RDONLY)
             except (IndexError, FileNotFoundError):
                 pass  # another thread took the last one; somebody cleaned up
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        flags = os.O_RDWR if write else os.O_RDONLY
+        return os.open(path, flags | os.O_CREAT | os.O_TRUNC, 0o600)
 
     def reopen(self, sidecar: Sidecar) -> int:
         """A descriptor of a staging file that exists, and from now on is what `sidecar` says."""

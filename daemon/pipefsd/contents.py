@@ -9,6 +9,8 @@ from functools import partial
 
 from pipefs import tree
 from pipefs.errors import NoSpace, PipefsError
+from pipefs.records import Inode
+from pipefsd.modes import UNTOLD
 from pipefsd.nodes import epoch_of, ino_of
 from pipefsd.serving import Serving, set_id_cleared
 from pipefsd.transports.base import (
@@ -48,7 +50,8 @@ class ContentRequests(Serving):
             return entry, self.open(caller, entry.node, flags)
         self._opened(node.ino)
         entry = self._entry(node)
-        return entry, self._served(caller, entry.node, handle, flags | os.O_WRONLY)
+        flags |= os.O_WRONLY
+        return entry, self._served(caller, entry.node, handle, flags, made=node)
 
     def tmpfile(self, caller: Caller, parent: int, mode: int, flags: int) -> tuple[Entry, Opened]:
         self.requests += 1
@@ -63,7 +66,8 @@ class ContentRequests(Serving):
         self._opened(node.ino)
         self._orphaned(node)
         entry = self._entry(node)
-        return entry, self._served(caller, entry.node, handle, flags | os.O_WRONLY)
+        flags |= os.O_WRONLY
+        return entry, self._served(caller, entry.node, handle, flags, made=node)
 
     def open(self, caller: Caller, node: int, flags: int) -> Opened:
         self.requests += 1
@@ -88,9 +92,11 @@ class ContentRequests(Serving):
         self._opened(ino)
         return self._served(caller, node, handle, flags)
 
-    def _served(self, caller: Caller, node: int, handle: int, flags: int) -> Opened:
+    def _served(
+        self, caller: Caller, node: int, handle: int, flags: int, *, made: Inode | None = None
+    ) -> Opened:
         """How the kernel serves this handle, which counts as open already: by asking us, or by
-        itself from the staging file."""
+        itself from the staging file. `made`: what this request has just made."""
         files, ino, epoch = self._volume.files, ino_of(node), epoch_of(node)
         write, pid = bool(flags & (os.O_WRONLY | os.O_RDWR)), caller.pid
         if not write and files.get(ino) is None:
@@ -101,12 +107,14 @@ class ContentRequests(Serving):
                 return -1  # not every disk has it, and those that do want everything aligned
             if flags & (os.O_CREAT | os.O_TRUNC) and not joins and self._readers.may_copy(pid):
                 return -1
-            if not joins and set_id_cleared(self._volume.inode(ino)) is not None:
+            if not write and files.get(ino) is None:
+                return -1
+            if not joins and set_id_cleared(made or self._volume.inode(ino)) is not None:
                 return -1  # a write must clear set-id bits, and the kernel leaves that to us
             return files.offer(ino, epoch, write=write, joins=joins)
 
         try:
-            fd, may_keep = self.modes.enter(node, handle, offer)
+            fd, may_keep = self.modes.enter(node, handle, offer, made=made is not None)
         except OSError:
             self._volume.close_write(ino, handle)
             self._closed(ino)
@@ -159,14 +167,23 @@ class ContentRequests(Serving):
         ino = ino_of(node)
         self._volume.reader.close_stream(fh)
         passed = self.modes.leave(node, fh)
-        if passed:
+        if passed is not None and passed.set_id:
             self._clear_set_id(ino)
         sealed = self._volume.close_write(ino, fh)
-        if passed:
+        if passed is not None:
+            if sealed:
+                self._tell_time(node, passed.told_ns)
             self._volume.files.unpin(ino, epoch_of(node))
-            if sealed and self._notices is not None:
-                self._notices.written(node)
         self._closed(ino)
+
+    def _tell_time(self, node: int, told_ns: int) -> None:
+        """After writes that nobody saw. After write(2) the kernel asks again by itself; a mapping
+        changes a file without a word."""
+        if told_ns == UNTOLD or self._notices is None:
+            return
+        st = self._volume.files.stat(ino_of(node))
+        if st is not None and st.st_mtime_ns != told_ns:
+            self._notices.written(node)
 
     def _clear_set_id(self, ino: int) -> None:
         """Set-id bits that a file got while it was passed through go if it was written later: by

@@ -57,7 +57,7 @@ class Filesystem(NameRequests, ContentRequests, RangeRequests):
 
     def _take_over(self, features: Features) -> None:
         """What of passthrough an earlier worker left."""
-        self.modes.on = features.passthrough
+        self.modes.on = self._volume.files.staging.passing = features.passthrough
         for node, _ in features.passed:
             self._volume.files.pin_again(ino_of(node), epoch_of(node))
         if self._inherited:

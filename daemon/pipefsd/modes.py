@@ -12,6 +12,7 @@ recorded). Any other node that existed then may be open in cached mode, so it st
 from __future__ import annotations
 
 import errno
+import stat
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,10 +24,20 @@ Offer = Callable[[bool], int]
 Returns -1 if there is none."""
 
 
+UNTOLD = -1
+
+
 @dataclass(slots=True)
-class _Open:
+class Open:
+    """A node that is open."""
+
     passed: bool
     handles: set[int]
+    told_ns: int = 0
+    """The mtime that the kernel was last told of; 0: before it was opened; UNTOLD: of a file made
+    by this open, which is empty until write(2) makes the kernel forget it."""
+    set_id: bool = False
+    """It got a set-id bit while it was open."""
 
 
 class Modes:
@@ -37,7 +48,7 @@ class Modes:
         self.on = False
         """The kernel passes files through. Set before the first request."""
         self._lock = threading.Lock()
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, Open] = {}
         self._unknown_below = 0
         self._doubtful = bytearray()
         """A bit an inode: pages of it may be older than its bytes."""
@@ -48,10 +59,12 @@ class Modes:
         self._unknown_below = unknown_below
         self._doubtful = bytearray(b"\xff") * (unknown_below // 8 + 1)
         for node, handle in passed:
-            self._open.setdefault(node, _Open(True, set())).handles.add(handle)
+            self._open.setdefault(node, Open(True, set())).handles.add(handle)
 
-    def enter(self, node: int, handle: int, offer: Offer) -> tuple[int, bool]:
-        """A handle is about to be opened.
+    def enter(
+        self, node: int, handle: int, offer: Offer, *, made: bool = False
+    ) -> tuple[int, bool]:
+        """A handle is about to be opened; `made`: of a file that the same request made.
 
         Returns:
             The descriptor to pass through, or -1 for a cached open; and whether that may keep the
@@ -69,7 +82,7 @@ class Modes:
                 entry.handles.add(handle)
                 return fd, entry.passed or self._may_keep(node)
             fd = -1 if ino_of(node) < self._unknown_below else offer(False)
-            self._open[node] = _Open(fd >= 0, {handle})
+            self._open[node] = Open(fd >= 0, {handle}, UNTOLD if made else 0)
             if fd >= 0:
                 self._doubt(node)
             return fd, fd >= 0 or self._may_keep(node)
@@ -81,16 +94,23 @@ class Modes:
             if entry is not None and len(entry.handles) == 1:
                 entry.passed = False
 
-    def leave(self, node: int, handle: int) -> bool:
-        """A handle was released; True if it was passed through."""
+    def leave(self, node: int, handle: int) -> Open | None:
+        """A handle was released; what its node was, if it was passed through."""
         with self._lock:
             entry = self._open.get(node)
             if entry is None or handle not in entry.handles:
-                return False
+                return None
             entry.handles.discard(handle)
             if not entry.handles:
                 del self._open[node]
-            return entry.passed
+            return entry if entry.passed else None
+
+    def told(self, node: int, mtime_ns: int, mode: int) -> None:
+        """The kernel is told these attributes of the node."""
+        entry = self._open.get(node)
+        if entry is not None:
+            entry.told_ns = mtime_ns
+            entry.set_id = entry.set_id or bool(mode & (stat.S_ISUID | stat.S_ISGID))
 
     # --- the kernel's pages -------------------------------------------------------------------
 

@@ -76,6 +76,8 @@ class Serving:
         size = node.size
         if epoch is not None and epoch != node.epoch:
             size = self._volume.size_at(node.ino, epoch, size)
+        if self.modes.on and node.is_file:
+            self.modes.told(node_id(node.ino, node.epoch), node.mtime_ns, node.mode)
         uid, gid = self._owner.shown(node.uid, node.gid)
         mode = node.mode
         if mode & NO_MODE:
