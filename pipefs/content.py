@@ -20,7 +20,7 @@ import xxhash
 from pipefs.blocks import BlockCache, Lease
 from pipefs.cache.download import Downloads, Patience
 from pipefs.cache.readahead import Readahead
-from pipefs.errors import PipefsError, WouldBlock
+from pipefs.errors import PipefsError
 from pipefs.stores.base import Store
 from pipefs.types import BLOCK_SIZE_BYTES, ContentRef
 
@@ -152,25 +152,13 @@ class ContentReader:
         finally:
             self.close_stream(stream)
 
-    def bytes_of(self, ref: ContentRef, offset: int, size: int, *, wait: bool) -> bytes:
-        """The bytes [offset, offset+size), copied out of the cache. Errors as `read`.
-
-        Raises:
-            WouldBlock: not all cached, and `wait` is False.
-        """
-        leases = self.cached(ref, offset, size)
-        if leases is None:
-            if not wait:
-                raise WouldBlock
-            leases = self.read(ref, offset, size)
+    def fill(self, ref: ContentRef, block_no: int) -> bytes:
+        """One block's bytes, fetched if need be. Errors as `read`."""
+        leases = self.read(ref, block_no * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES)
         try:
             return b"".join(lease.data for lease in leases)
         finally:
             release_all(leases)
-
-    def fill(self, ref: ContentRef, block_no: int) -> bytes:
-        """One block's bytes, fetched if need be. Errors as `read`."""
-        return self.bytes_of(ref, block_no * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES, wait=True)
 
     def share_blocks(self, old: ContentRef, new: ContentRef) -> None:
         """Another version has the same bytes: what is cached of the old one serves it too. Where

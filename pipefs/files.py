@@ -200,6 +200,12 @@ class LocalFiles(PassedFiles):
         with local.lock:
             return local.stat() if local.mark is not None else None
 
+    def below(self, local: LocalFile, offset: int, size: int) -> tuple[Content, int, int] | None:
+        """Where these bytes are, (version, offset, size), if only the version below has them:
+        they are read there, not brought in."""
+        with local.lock:
+            return local.only_below(offset, size)
+
     def read(self, local: LocalFile, offset: int, size: int, *, wait: bool) -> list[bytes] | None:
         """Bytes of a file with local bytes, short only at its end; None if it has none (any
         more): read the version.
@@ -214,9 +220,6 @@ class LocalFiles(PassedFiles):
                 missing = local.missing(offset, size)
                 if not missing:
                     return [local.read(offset, size)]
-                below = local.only_below(offset, size)
-            if below is not None:
-                return [self._reader.bytes_of(*below, wait=wait)]
             if not wait:
                 raise WouldBlock
             self.fill(local, missing)

@@ -26,7 +26,7 @@ from pipefs.staging import (
     missing_blocks,
     with_blocks,
 )
-from pipefs.types import BLOCK_SIZE_BYTES, ContentRef
+from pipefs.types import BLOCK_SIZE_BYTES
 
 
 class LocalFile:
@@ -228,9 +228,8 @@ class LocalFile:
         with self.descriptor(write=False) as fd:
             return os.pread(fd, size, offset)
 
-    def only_below(self, offset: int, size: int) -> tuple[ContentRef, int, int] | None:
-        """Where these bytes are, (version, offset, size), if only the version below has them:
-        they are read there, not brought in."""
+    def only_below(self, offset: int, size: int) -> tuple[Content, int, int] | None:
+        """See `LocalFiles.below`."""
         mark = self.mark
         if mark is None or mark.base is None or mark.present is None:
             return None
@@ -239,7 +238,7 @@ class LocalFile:
             return None
         first, last = offset // BLOCK_SIZE_BYTES, (end - 1) // BLOCK_SIZE_BYTES
         present = any(has_block(mark.present, b) for b in range(first, last + 1))
-        return None if present else (mark.base.ref(), offset, end - offset)
+        return None if present else (mark.base, offset, end - offset)
 
     def will_change(self, now_ns: int) -> None:
         """The file is no longer the version below: recorded before its first byte differs."""

@@ -131,6 +131,9 @@ class Volume(LiveTree):
             content, size_now, current = self._version(ino, epoch)
             if current:
                 local = self.files.get(ino)
+                below = local and self.files.below(local, offset, size)
+                if below:
+                    return self._read_version(*below, stream, wait, interrupted)
                 if local is not None:
                     parts = self.files.read(local, offset, size, wait=wait)
                     if parts is not None:
