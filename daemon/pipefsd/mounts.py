@@ -92,7 +92,7 @@ class Mounts:
             raise
         self._keep(self.table[label])
         self.background(self._forget_when_gone(mount))
-        seconds = time.monotonic() - began
+        seconds = round(time.monotonic() - began, 3)
         logs.event(log, logging.INFO, "mounted", pipe=label, path=mount.directory, seconds=seconds)
         return MountedReply(
             name=request.name,
@@ -100,7 +100,7 @@ class Mounts:
             pid=mount.pid,
             features=list(mount.spec.features),
             warnings=mount.warnings,
-            seconds=round(seconds, 3),
+            seconds=seconds,
             snapshot=request.snapshot,
         )
 

@@ -33,10 +33,9 @@ SERVICE_START_S: Final = 60.0
 IGNORED: Final = frozenset(
     (
         *("_netdev", "auto", "noauto", "nofail", "defaults", "rw", "user", "nouser", "users"),
-        *("nousers", "owner", "noowner", "group", "nogroup", "exec", "nosuid", "nodev", "async"),
-        *("atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime"),
-        *("diratime", "nodiratime", "lazytime", "nolazytime", "iversion", "noiversion"),
-        *("mand", "nomand", "silent", "loud"),
+        *("nousers", "owner", "noowner", "group", "nogroup", "async", "atime", "noatime"),
+        *("relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime"),
+        *("lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand", "silent", "loud"),
     )
 )
 """Nothing to do: for mount(8) or systemd, true of every mount of ours, or without effect on it."""
@@ -45,12 +44,7 @@ REFUSED: Final = {
     "remount": "unmount it and mount it again",
     "bind": "bind the mounted directory with mount --bind",
     "move": "unmount it and mount it elsewhere",
-    "suid": "set-user-id programs never run from a pipe",
-    "dev": "device files of a pipe are never opened",
 }
-
-FLAGS: Final = frozenset({"noexec"})
-"""Set on the mount point after mounting."""
 
 
 @dataclass(slots=True)
@@ -65,7 +59,6 @@ class Order:
     config_file: str = ""
     transport: str = "auto"
     settings: list[str] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
 
 
 def parse(words: Sequence[str]) -> Order:
@@ -105,6 +98,7 @@ def parse(words: Sequence[str]) -> Order:
 
 
 def _take(order: Order, option: str, sloppy: bool) -> None:
+    from pipefs.cli.mounting import BARE_OPTIONS
     from pipefs.config import SPECS
 
     key, equals, value = option.partition("=")
@@ -114,14 +108,14 @@ def _take(order: Order, option: str, sloppy: bool) -> None:
         return
     if option == "ro":
         order.read_only = True
-    elif option in FLAGS:
-        order.flags.append(option)
     elif option in REFUSED:
         raise UsageError(f"the option {option} cannot be honoured", hint=REFUSED[option])
     elif key in ("profile", "transport") and equals:
         setattr(order, key, value)
     elif key == "config" and equals:
         order.config_file = value
+    elif option in BARE_OPTIONS:
+        order.settings.append(option)
     elif name in SPECS:
         order.settings.append(f"{name}={value}" if equals else name)
     elif not sloppy:
@@ -155,10 +149,6 @@ def run(order: Order) -> None:
     mounted = _daemon(home, order, system).mount(request)
     for warning in mounted.warnings:
         print(f"mount.pipefs: {warning}", file=sys.stderr)
-    if order.flags:
-        # Of the mount point, not of the file system: the daemon has no part in it.
-        flags = ",".join(["remount", "bind", *order.flags, *(["ro"] if request.read_only else [])])
-        subprocess.run(["mount", "-i", "-o", flags, mounted.path], check=True, timeout=30)
 
 
 def _daemon(home: Home, order: Order, system: bool) -> SupervisorClient:
@@ -214,7 +204,7 @@ def main() -> int:
         return USAGE if isinstance(error, UsageError | AccessDenied) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (OSError, subprocess.SubprocessError) as error:
+    except OSError as error:
         print(message_text(str(error)), file=sys.stderr)
         return SYSTEM
     except Exception as error:  # The process's top: mount(8) knows codes, not tracebacks.

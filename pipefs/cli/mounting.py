@@ -136,7 +136,7 @@ def _wanted(
     return [split_snapshot(w) for w in words], full
 
 
-_BARE_OPTIONS = {
+BARE_OPTIONS = {
     "ro": "read_only=yes",
     "rw": "read_only=no",
     "allow_other": "allow_other=yes",
@@ -152,8 +152,8 @@ def mount_options(words: tuple[str, ...]) -> dict[str, str]:
     for word in words:
         # "umask=022,ro" is one word in fstab, "include=*.csv,*.tsv" is one setting.
         parts = word.split(",")
-        whole = any("=" not in p and p not in _BARE_OPTIONS for p in parts)
-        pairs += [_BARE_OPTIONS.get(p, p) for p in ([word] if whole else parts)]
+        whole = any("=" not in p and p not in BARE_OPTIONS for p in parts)
+        pairs += [BARE_OPTIONS.get(p, p) for p in ([word] if whole else parts)]
     checked = parse_assignments(pairs)
     return {key: _as_text(value) for key, value in checked.items()}
 
