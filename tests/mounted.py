@@ -52,7 +52,9 @@ def tree_of(root: Path) -> dict[str, bytes | None]:
 class Home:
     """One machine: its folders, its daemon, its mounts."""
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, env: Mapping[str, str] | None = None, *, transport: str = "auto") -> None:
+        """`transport`: how `mount` mounts."""
+        self.transport = transport
         self.base = Path(tempfile.mkdtemp(prefix="pipefs-e2e-"))
         self.home = self.base / "home"
         self.env = {
@@ -98,7 +100,7 @@ class Home:
         self.run("create", name, *([url] if url else []), *_settings(options))
 
     def mount(self, name: str, *words: str) -> Path:
-        self.run("mount", name, *words)
+        self.run("mount", name, "--transport", self.transport, *words)
         return self.path(name)
 
     def path(self, name: str) -> Path:

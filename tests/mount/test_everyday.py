@@ -76,10 +76,12 @@ class Place:
         return path
 
 
-@pytest.fixture(scope="module", params=["embedded", "s3"])
+@pytest.fixture(scope="module", params=["embedded", "s3", "libfuse"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    if request.param == "embedded":
-        home, seaweed, bucket = Home(), None, ""
+    """The embedded store and a real S3, and the embedded one by the other transport."""
+    if request.param != "s3":
+        transport = "libfuse" if request.param == "libfuse" else "kernel"
+        home, seaweed, bucket = Home(transport=transport), None, ""
     else:
         seaweed = request.getfixturevalue("seaweed")
         assert isinstance(seaweed, SeaweedServer)
@@ -91,10 +93,10 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         home.close()
 
 
-@pytest.fixture(scope="module")
-def local() -> Iterator[Place]:
+@pytest.fixture(scope="module", params=["kernel", "libfuse"])
+def local(request: pytest.FixtureRequest) -> Iterator[Place]:
     """For what does not depend on the store."""
-    home = Home()
+    home = Home(transport=request.param)
     try:
         home.create("p")
         yield Place(home, home.mount("p"), None)

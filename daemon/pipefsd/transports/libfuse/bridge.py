@@ -21,6 +21,7 @@ from pipefs.errors import PipefsError
 from pipefsd.transports.base import Attr, WouldBlock
 from pipefsd.transports.libfuse import library
 from pipefsd.transports.libfuse.operations import ENCODING, PathOperations
+from pipefsd.transports.libfuse.requests import Request
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,13 @@ _MAY_SAY_ENOSYS = frozenset(
 class Bridge(fuse.FUSE):  # type: ignore[misc]  # fusepy has no types
     """The callbacks of one mount. Keep it as long as libfuse may call."""
 
-    def __init__(self, operations: PathOperations) -> None:
+    def __init__(
+        self, operations: PathOperations, request: Request, step_back: Callable[[], None]
+    ) -> None:
+        """`step_back` is called before an operation that waits."""
         # Not fusepy's own, which also mounts and runs libfuse's loop.
+        self.request = request
+        self.step_back = step_back
         self.operations = operations
         self.raw_fi = True
         self.encoding = ENCODING
@@ -68,7 +74,14 @@ class Bridge(fuse.FUSE):  # type: ignore[misc]  # fusepy has no types
 
     def _guard(self, name: str, function: Callable[..., int | None], *arguments: Any) -> int:
         try:
-            return function(*arguments) or 0
+            try:
+                return function(*arguments) or 0
+            except WouldBlock:
+                if self.request.may_block:
+                    raise
+                self.step_back()
+                self.request.may_block = True
+                return function(*arguments) or 0
         except BaseException as error:  # A C caller: nothing may be raised, whatever it is.
             return -errno_of(error, name)
 
@@ -114,10 +127,17 @@ class Bridge(fuse.FUSE):  # type: ignore[misc]  # fusepy has no types
 
     def readdir(self, path: bytes | None, buffer: Any, filler: Any, offset: int, info: Any) -> None:
         about = library.Stat()
-        for item in self.operations.entries(info.contents.fh, offset):
-            about.st_ino, about.st_mode = item.ino, item.mode
-            if filler(buffer, item.name, about, item.offset):
-                break
+        begun = False
+        try:
+            for item in self.operations.entries(info.contents.fh, offset):
+                about.st_ino, about.st_mode = item.ino, item.mode
+                if filler(buffer, item.name, about, item.offset):
+                    break
+                begun = True
+        except WouldBlock:
+            # What was filled in cannot be taken back: the kernel asks for the rest.
+            if not begun:
+                raise
 
     def fallocate(self, path: bytes | None, mode: int, offset: int, length: int, info: Any) -> None:
         self.operations.allocate(info.contents.fh, mode, offset, length)

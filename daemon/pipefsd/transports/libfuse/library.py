@@ -106,6 +106,12 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)((name, lib))
 
 
+def _quick(name: str, result: Any, *arguments: Any) -> Any:
+    """As `_function`, and other Python threads stand still during the call: for those that return
+    at once, since a thread that computes is in no hurry to give the interpreter back."""
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, lib))
+
+
 _P = ctypes.c_void_p
 
 
@@ -124,8 +130,8 @@ class ChannelOperations(ctypes.Structure):
     _fields_ = (("receive", _P), ("send", SEND), ("destroy", _P))
 
 
-get_context = _function("fuse_get_context", ctypes.POINTER(Context))
-interrupted = _function("fuse_interrupted", ctypes.c_int)
+get_context = _quick("fuse_get_context", ctypes.POINTER(Context))
+interrupted = _quick("fuse_interrupted", ctypes.c_int)
 setup = _function(
     "fuse_setup",
     _P,
@@ -142,9 +148,13 @@ next_channel = _function("fuse_session_next_chan", _P, _P, _P)
 buffer_size = _function("fuse_chan_bufsize", ctypes.c_size_t, _P)
 receive = _function("fuse_chan_recv", ctypes.c_int, ctypes.POINTER(_P), _P, ctypes.c_size_t)
 new_channel = _function("fuse_chan_new", _P, _P, ctypes.c_int, ctypes.c_size_t, _P)
-send = _function("fuse_chan_send", ctypes.c_int, _P, ctypes.POINTER(IoVector), ctypes.c_size_t)
+send = _quick("fuse_chan_send", ctypes.c_int, _P, ctypes.POINTER(IoVector), ctypes.c_size_t)
 forget_attributes = _function(
     "fuse_lowlevel_notify_inval_inode",
     *(ctypes.c_int, _P, ctypes.c_ulong, fuse.c_off_t, fuse.c_off_t),
 )
-process = _function("fuse_session_process", None, _P, _P, ctypes.c_size_t, _P)
+_PROCESS = ("fuse_session_process", None, _P, _P, ctypes.c_size_t, _P)
+process = _function(*_PROCESS)
+process_alone = _quick(*_PROCESS)
+"""For a request beside which no other is served: else it might wait for a path that another
+request holds, which cannot go on without the interpreter."""

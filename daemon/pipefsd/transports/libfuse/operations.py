@@ -2,7 +2,7 @@
 
 Method names and arguments are fusepy's; paths come as the text that latin-1 makes of their bytes,
 so a name may hold any byte. No error is translated here and no C value is touched: that is
-`bridge`'s. Every operation may wait, for each has a thread of its own.
+`bridge`'s. An operation that would wait raises WouldBlock before it changed anything here too.
 """
 
 from __future__ import annotations
@@ -12,11 +12,21 @@ import os
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any  # what comes from fusepy
 
 import fuse
 
-from pipefsd.transports.base import Attr, Caller, DirEntry, Operations, ReadReply, SetAttr
+from pipefsd.transports.base import (
+    Attr,
+    Caller,
+    DirEntry,
+    Entry,
+    Operations,
+    ReadReply,
+    SetAttr,
+    WouldBlock,
+)
 from pipefsd.transports.libfuse import library
 from pipefsd.transports.libfuse.paths import Handles, Paths, fail
 from pipefsd.transports.libfuse.requests import GETATTR, LOOKUP, RENAME, UNLINK, Request
@@ -54,12 +64,22 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
             # libfuse keeps the request with the thread; in another it has none.
             return threading.get_ident() == thread and bool(library.interrupted())
 
-        return Caller(context.uid, context.gid, context.pid, context.umask, interrupted=interrupted)
+        return Caller(
+            context.uid,
+            context.gid,
+            context.pid,
+            context.umask,
+            may_block=self._request.may_block,
+            interrupted=interrupted,
+        )
 
     # --- names --------------------------------------------------------------------------------
 
     def stat(self, path: bytes | None, fh: int | None) -> Attr:
         """Attributes by handle where there is one."""
+        known = self._request.known
+        if known is not None and known[0] == (path if fh is None else fh):
+            return known[1]
         caller = self.caller()
         if fh is not None:
             return self._ops.getattr(caller, self.handles.node(fh), fh)[0]
@@ -73,7 +93,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         assert attr is not None
         if hidden and self._request.opcode == GETATTR:
             # libfuse takes one off for the name it believes it has given the file.
-            attr.nlink += 1
+            attr = replace(attr, nlink=attr.nlink + 1)
         return attr
 
     def stat_removed(self, node: int, caller: Caller) -> Attr:
@@ -87,22 +107,31 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
 
     def mknod(self, path: str, mode: int, dev: int) -> None:
         caller = self.caller()
-        self._ops.mknod(caller, *self.paths.parent(caller, _bytes(path)), mode, dev)
+        raw = _bytes(path)
+        self._made(raw, self._ops.mknod(caller, *self.paths.parent(caller, raw), mode, dev))
+
+    def _made(self, path: bytes, entry: Entry) -> None:
+        """libfuse asks for the attributes of what was made: have them ready."""
+        if entry.attr is not None:
+            self._request.known = (path, entry.attr)
 
     def mkdir(self, path: str, mode: int) -> None:
         caller = self.caller()
-        self._ops.mkdir(caller, *self.paths.parent(caller, _bytes(path)), mode)
+        raw = _bytes(path)
+        self._made(raw, self._ops.mkdir(caller, *self.paths.parent(caller, raw), mode))
 
     def symlink(self, target: str, source: str) -> None:
         """`target` is the new name, `source` what it says."""
         caller = self.caller()
-        self._ops.symlink(caller, *self.paths.parent(caller, _bytes(target)), _bytes(source))
+        raw = _bytes(target)
+        parent, name = self.paths.parent(caller, raw)
+        self._made(raw, self._ops.symlink(caller, parent, name, _bytes(source)))
 
     def link(self, target: str, source: str) -> None:
         """`target` is the new name."""
         caller = self.caller()
-        node = self.paths.node(caller, _bytes(source))
-        self._ops.link(caller, node, *self.paths.parent(caller, _bytes(target)))
+        node, raw = self.paths.node(caller, _bytes(source)), _bytes(target)
+        self._made(raw, self._ops.link(caller, node, *self.paths.parent(caller, raw)))
 
     def unlink(self, path: str) -> None:
         caller, raw = self.caller(), _bytes(path)
@@ -116,6 +145,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         raw = _bytes(path)
         self._forget_folder(self.paths.node(caller, raw))
         self._ops.rmdir(caller, *self.paths.parent(caller, raw))
+        self.paths.moved(raw)
 
     def _forget_folder(self, node: int) -> None:
         """One that is about to lose its name; should that fail, the path still leads to it."""
@@ -142,6 +172,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         self._replaced_folder(caller, raw_new)
         self._ops.rename(caller, *self.paths.parent(caller, raw), *target, 0)
         self.handles.moved(raw, raw_new)
+        self.paths.moved(raw, raw_new)
 
     def _replaced_folder(self, caller: Caller, path: bytes) -> None:
         if self.handles.folders_open():
@@ -163,11 +194,13 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         caller = self.caller()
         if fh is not None:
             change.fh = fh
-            node = self.handles.node(fh)
-        else:
-            assert path is not None
-            node = self.paths.node(caller, _bytes(path))
-        self._ops.setattr(caller, node, change)
+            attr, _ttl_s = self._ops.setattr(caller, self.handles.node(fh), change)
+            self._request.known = (fh, attr)
+            return
+        assert path is not None
+        raw = _bytes(path)
+        attr, _ttl_s = self._ops.setattr(caller, self.paths.node(caller, raw), change)
+        self._request.known = (raw, attr)
 
     def chmod(self, path: str, mode: int) -> None:
         self._change(path, SetAttr(mode=mode & 0o7777))
@@ -241,6 +274,8 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         entry, opened = self._ops.create(caller, parent, name, mode, fi.flags)
         fi.fh = opened.fh
         self.handles.add(opened.fh, entry.node, raw, entry.attr)
+        if entry.attr is not None:
+            self._request.known = (opened.fh, entry.attr)
 
     def open(self, path: str, fi: Any) -> None:
         caller, raw = self.caller(), _bytes(path)
@@ -264,8 +299,12 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
     def release(self, path: str | None, fi: Any) -> None:
         try:
             self._ops.release(self.caller(), self.handles.node(fi.fh), fi.fh, fi.flags)
-        finally:
+        except WouldBlock:
+            raise
+        except BaseException:
             self.handles.remove(fi.fh)
+            raise
+        self.handles.remove(fi.fh)
 
     def fsync(self, path: str | None, datasync: int, fi: Any) -> None:
         self._ops.fsync(self.caller(), self.handles.node(fi.fh), fi.fh, bool(datasync))
@@ -289,8 +328,15 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
     def releasedir(self, path: str | None, fh: int) -> None:
         try:
             self._ops.releasedir(self.caller(), self.handles.node(fh), fh)
-        finally:
-            self.removed.pop(self.handles.remove_directory(fh), None)
+        except WouldBlock:
+            raise
+        except BaseException:
+            self._closed(fh)
+            raise
+        self._closed(fh)
+
+    def _closed(self, fh: int) -> None:
+        self.removed.pop(self.handles.remove_directory(fh), None)
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:
         self._ops.fsyncdir(self.caller(), self.handles.node(fh), fh, bool(datasync))

@@ -1,7 +1,8 @@
 """From libfuse's paths to nodes: names, files that lost theirs, and open handles.
 
-Each path is looked up from the root, so nothing here can be out of date. Never caches a name.
-Lookups are not given back (`forget`): a filesystem served this way must not rest on their count.
+Each name is looked up anew; only the directories on the way to it are remembered, until one of
+them is renamed or removed, here or elsewhere. Lookups are not given back (`forget`): a filesystem
+served this way must not rest on their count.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipefsd.transports.base import Attr, Caller, Entry, Operations
 
 ROOT: Final = 1
 _REMEMBERED_OPENS: Final = 16384
+_REMEMBERED_FOLDERS: Final = 16384
 
 Shown = tuple[int, int, int]
 """Node, mtime and size: a file that agrees in all three has the content it had."""
@@ -31,6 +33,8 @@ class Paths:
 
     def __init__(self, operations: Operations) -> None:
         self._ops = operations
+        self._folders: dict[bytes, int] = {b"": ROOT}
+        """Paths of directories without the last "/", with all that lead to them."""
         self._hidden: dict[bytes, int] = {}
         """libfuse's name for an open file that lost its own → its node."""
 
@@ -49,14 +53,29 @@ class Paths:
 
     def parent(self, caller: Caller, path: bytes) -> tuple[int, bytes]:
         """The node of the directory, which must be one, and the last name."""
-        *folders, name = path[1:].split(b"/")
-        node = ROOT
-        for folder in folders:
-            found = self._lookup(caller, node, folder)
+        folder, _, name = path.rpartition(b"/")
+        folders = self._folders
+        node = folders.get(folder)
+        if node is None:
+            above, its_name = self.parent(caller, folder)
+            found = self._lookup(caller, above, its_name)
             if found.attr is None or not stat.S_ISDIR(found.attr.mode):
                 raise fail(errno.ENOTDIR)
             node = found.node
+            if len(folders) > _REMEMBERED_FOLDERS:
+                self.forget_folders()
+            # Into the table from before the lookup: one that was moved meanwhile is in none.
+            folders[folder] = node
         return node, name
+
+    def forget_folders(self) -> None:
+        """Some directory is not where it was."""
+        self._folders = {b"": ROOT}
+
+    def moved(self, *paths: bytes) -> None:
+        """These names mean something else now."""
+        if any(path in self._folders for path in paths):
+            self.forget_folders()
 
     def _lookup(self, caller: Caller, parent: int, name: bytes) -> Entry:
         found = self._ops.lookup(caller, parent, name)

@@ -7,11 +7,14 @@ knows a file never arrives. The header says both.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import threading
 
+from pipefsd.transports.base import Attr
+
 LOOKUP, GETATTR, SETATTR, SYMLINK, MKNOD, MKDIR, UNLINK = 1, 3, 4, 6, 8, 9, 10
-RENAME, LINK, INIT, CREATE = 12, 13, 26, 35
+RENAME, LINK, RELEASE, INIT, CREATE = 12, 13, 18, 26, 35
 
 _HEADER = struct.Struct("=IIQQIIII")
 _U64 = struct.Struct("=Q")
@@ -31,9 +34,17 @@ class Request(threading.local):
     """Of RENAME: the name that the caller asked for."""
     linked: int = 0
     """Of LINK: the kernel's number of the file that gets another name."""
+    known: tuple[bytes | int, Attr] | None = None
+    """Path or handle that was changed by this request, and its attributes since."""
+    may_block: bool = False
+    """Another thread reads requests by now, so this one may wait."""
+    buffer: ctypes.Array[ctypes.c_char] | None = None
+    """Where this thread reads requests into."""
 
     def begin(self, message: memoryview) -> None:
         _, self.opcode, self.unique, self.node, *caller, _ = _HEADER.unpack_from(message)
+        self.may_block = False
+        self.known = None
         self.caller = (caller[0], caller[1], caller[2])
         if self.opcode == RENAME:
             self.new_name = bytes(message[_RENAME_NAMES:]).split(b"\0", 2)[1]

@@ -4,10 +4,8 @@ libfuse opens `/dev/fuse` itself and ties the mount to this process: when it end
 dead (ENOTCONN), and the next worker mounts anew. So a crash interrupts open files, which it does
 not on the kernel transport.
 
-The loop is ours and not libfuse's: its threads are Python's own, which keep their state between
-two requests (libfuse's lose it), each request's header is read before libfuse takes it (see
-`requests`), and a stop does not cancel threads. There is always one thread more than requests
-under way, up to a bound.
+The loop is ours and not libfuse's (see `loop`), so each request's header can be read before libfuse
+takes it (see `requests`).
 
 What other machines change is not told to the kernel, for libfuse 2 has no way to: names and
 attributes are believed for `TIMEOUT_S`, and pages are dropped when a file is opened that changed.
@@ -21,8 +19,7 @@ import logging
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -30,9 +27,10 @@ from pipefs.errors import AccessDenied, PipefsError, Refused, UsageError
 from pipefsd.transports.base import Caller, Features, Operations
 from pipefsd.transports.libfuse import library
 from pipefsd.transports.libfuse.bridge import Bridge, errno_of
+from pipefsd.transports.libfuse.loop import Loop
 from pipefsd.transports.libfuse.operations import PathOperations
 from pipefsd.transports.libfuse.replies import Replies
-from pipefsd.transports.libfuse.requests import GETATTR, Request
+from pipefsd.transports.libfuse.requests import GETATTR, RELEASE, Request
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,6 @@ TIMEOUT_S: Final = 1.0
 """How long the kernel believes names and attributes; a change elsewhere is seen after it."""
 REQUEST_BYTES: Final = 128 << 10
 """The most that libfuse 2 takes in one read or write."""
-MAX_THREADS: Final = 32
 SWITCH_INTERVAL_S: Final = 0.0001
 """As on the kernel transport: a computing thread must not hold up the answers of others."""
 
@@ -48,19 +45,23 @@ Reason = Literal["unmounted", "stopped"]
 
 
 class SilentNotifier:
-    """A `Notifier` for a kernel that cannot be told anything: the timeouts do it."""
+    """A `Notifier` for a kernel that cannot be told anything: the timeouts do it. What was
+    remembered here is forgotten."""
+
+    def __init__(self, forget_folders: Callable[[], None]) -> None:
+        self._forget_folders = forget_folders
 
     def inval_entry(self, parent: int, name: bytes) -> None:
-        pass
+        self._forget_folders()
 
     def inval_inode(self, node: int, offset: int, length: int) -> None:
         pass
 
     def delete_entry(self, parent: int, node: int, name: bytes) -> None:
-        pass
+        self._forget_folders()
 
     def increment_epoch(self) -> None:
-        pass
+        self._forget_folders()
 
 
 class LibfuseSession:
@@ -85,17 +86,12 @@ class LibfuseSession:
         )
         self._drain_s = drain_s
         self._request = Request()
-        self._paths = PathOperations(operations, self._request)
-        self._bridge = Bridge(self._paths)
         self._session: int | None = None
         self._channel: int | None = None
         self._replies: Replies | None = None
-        # Protects what follows; a leaf.
-        self._changed = threading.Condition()
-        self._threads = 0
-        self._serving = 0
-        self._ended = False
-        self._stopping = False
+        self._loop = Loop(self._serve_one)
+        self._paths = PathOperations(operations, self._request)
+        self._bridge = Bridge(self._paths, self._request, self._loop.step_back)
 
     def mount(self, directory: str) -> Features:
         """Mount on an existing, empty directory and agree with the kernel; nothing is answered
@@ -125,9 +121,8 @@ class LibfuseSession:
         self._channel = library.next_channel(self._session, None)
         assert self._channel is not None
         self._replies = Replies(self._channel, self._request)
-        buffer = self._buffer()
         while not self._bridge.agreed:
-            if not self._serve_one(buffer):
+            if not self._serve_one():
                 raise PipefsError(f"{directory} was mounted, and unmounted again at once")
         return self._features()
 
@@ -147,75 +142,44 @@ class LibfuseSession:
     def stop(self) -> None:
         """Make `run` return without unmounting; the mount dies with the process. From any thread
         or signal handler, any time."""
-        # No lock: `run` looks again by itself, and a handler may interrupt one that holds it.
-        self._stopping = True
+        self._loop.stop()
 
     def run(self) -> Reason:
         """Serve until unmounted or stopped, and say which."""
         switch_interval_s = sys.getswitchinterval()
         sys.setswitchinterval(min(switch_interval_s, SWITCH_INTERVAL_S))
-        self._operations.start(SilentNotifier(), self._features())
+        self._operations.start(SilentNotifier(self._paths.paths.forget_folders), self._features())
         try:
-            with self._changed:
-                self._start_thread()
-                while not self._ended and not self._stopping:
-                    self._changed.wait(0.2)
-                if not self._ended:
-                    self._changed.wait_for(lambda: not self._serving, self._drain_s)
+            unmounted = self._loop.run(self._drain_s)
         finally:
             sys.setswitchinterval(switch_interval_s)
-        if not self._ended:
+        if not unmounted:
             return "stopped"
         self._operations.stop()
         return "unmounted"
 
-    # --- the loop -----------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
-    def _start_thread(self) -> None:
-        """With the lock held."""
-        self._threads += 1
-        name = f"libfuse-{self._threads}"
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
-
-    def _serve(self) -> None:
-        try:
-            buffer = self._buffer()
-            while self._serve_one(buffer):
-                pass
-        except Exception:  # A thread's top: without it requests would wait for ever.
-            log.exception("the loop of the mount failed")
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def _buffer(self) -> ctypes.Array[ctypes.c_char]:
-        return ctypes.create_string_buffer(library.buffer_size(self._channel))
-
-    def _serve_one(self, buffer: ctypes.Array[ctypes.c_char]) -> bool:
+    def _serve_one(self) -> bool:
         """Wait for a request and serve it; False when the mount is gone."""
+        buffer = self._request.buffer
+        if buffer is None:
+            size = library.buffer_size(self._channel)
+            buffer = self._request.buffer = ctypes.create_string_buffer(size)
         channel = ctypes.c_void_p(self._channel)
-        size: int = library.receive(ctypes.byref(channel), buffer, len(buffer))
-        if size in (-errno.EINTR, -errno.EAGAIN):
+        got: int = library.receive(ctypes.byref(channel), buffer, len(buffer))
+        if got in (-errno.EINTR, -errno.EAGAIN):
             return True
-        if size <= 0:
-            if size < 0:
-                log.warning("reading requests: %s", os.strerror(-size))
+        if got <= 0:
+            if got < 0:
+                log.warning("reading requests: %s", os.strerror(-got))
             return False
-        with self._changed:
-            if self._stopping:
-                # Left unanswered: this process is about to end, and what it serves is closing.
-                threading.Event().wait()
-            self._serving += 1
-            if self._threads and self._serving == self._threads < MAX_THREADS:
-                self._start_thread()
+        self._loop.begin()
         try:
-            self._request.begin(memoryview(buffer)[:size])
-            self._process(buffer, size)
+            self._request.begin(memoryview(buffer)[:got])
+            self._process(buffer, got)
         finally:
-            with self._changed:
-                self._serving -= 1
-                if not self._serving:
-                    self._changed.notify_all()
+            self._loop.finish()
         return True
 
     def _process(self, buffer: ctypes.Array[ctypes.c_char], size: int) -> None:
@@ -223,7 +187,10 @@ class LibfuseSession:
         request = self._request
         gone = self._paths.removed.get(request.node) if request.opcode == GETATTR else None
         if gone is None:
-            library.process(self._session, buffer, size, self._replies.channel())
+            # RELEASE asks for a path after its callback, when others may be under way by now.
+            alone = self._loop.alone() and request.opcode != RELEASE
+            process = library.process_alone if alone else library.process
+            process(self._session, buffer, size, self._replies.channel())
             return
         try:
             self._replies.attributes(self._paths.stat_removed(gone, Caller(*request.caller)))
