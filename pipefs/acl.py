@@ -93,12 +93,24 @@ def with_mode(acl: Acl, mode: int) -> Acl:
 # --- inodes -----------------------------------------------------------------------------------
 
 
+def _kept(xattrs: Xattrs | None, name: bytes) -> Acl | None:
+    """The list an inode has. One that is damaged counts as none: it came with another machine's
+    commit, and must not make the file, or all of its directory, unusable."""
+    raw = (xattrs or {}).get(name)
+    if raw is None:
+        return None
+    try:
+        return parse(raw)
+    except OSError:
+        return None
+
+
 def shown(xattrs: Xattrs | None, name: bytes, mode: int) -> bytes | None:
     """The value of `ACCESS` or `DEFAULT` of an inode with this mode; None: it has none."""
-    raw = (xattrs or {}).get(name)
-    if raw is None or name == DEFAULT:
-        return raw
-    return encode(with_mode(parse(raw), mode))
+    acl = _kept(xattrs, name)
+    if acl is None:
+        return None
+    return encode(acl if name == DEFAULT else with_mode(acl, mode))
 
 
 def set_access(
@@ -129,34 +141,33 @@ def inherit(parent: Xattrs | None, mode: int) -> tuple[int, Xattrs | None]:
 
     Never gives more than `mode`, so it may be done again to its own result.
     """
-    raw = (parent or {}).get(DEFAULT)
-    if raw is None:
+    default = _kept(parent, DEFAULT)
+    if default is None:
         return mode, None
-    default = parse(raw)
     allowed = mode & ~0o777 | mode & mode_of(default)
     found: Xattrs = {}
     if not is_mode(default):
         found[ACCESS] = encode(with_mode(default, allowed))
     if stat.S_ISDIR(mode):
-        found[DEFAULT] = raw
+        found[DEFAULT] = encode(default)
     return allowed, found or None
 
 
 def new_mode(parent: Xattrs | None, mode: int, umask: int) -> int:
     """Mode of something new: what the directory's default list allows counts instead of the
     umask."""
-    if parent and DEFAULT in parent:
-        return inherit(parent, mode)[0]
-    return mode & ~umask
+    if _kept(parent, DEFAULT) is None:
+        return mode & ~umask
+    return inherit(parent, mode)[0]
 
 
 def mode_without(xattrs: Xattrs | None, mode: int) -> int:
     """The mode to show where nobody enforces lists. The group bits of a file with one are its
     mask, which must not be taken for what the owning group may do."""
-    raw = (xattrs or {}).get(ACCESS)
-    if raw is None:
+    acl = _kept(xattrs, ACCESS)
+    if acl is None:
         return mode
-    (group,) = [entry.perm for entry in parse(raw) if entry.tag == GROUP_OBJ]
+    (group,) = [entry.perm for entry in acl if entry.tag == GROUP_OBJ]
     return mode & (~0o070 | group << 3)
 
 

@@ -161,15 +161,15 @@ class LiveTree:
         return node
 
     def create_nameless(
-        self, mode: int, uid: int, gid: int, *, handle: int, unique: int = 0
+        self, parent: int, mode: int, uid: int, gid: int, *, handle: int, unique: int = 0
     ) -> Inode:
-        """O_TMPFILE: an empty file without a name, open for writing by `handle`. It ends with
-        its last handle, unless `link` has named it."""
+        """O_TMPFILE: an empty file in a directory without a name, open for writing by `handle`.
+        It ends with its last handle, unless `link` has named it."""
         node = namespace.new_inode(stat.S_IFREG, mode, uid, gid)
         self.files.staging.require_room()
         try:
             with self._changing() as t:
-                namespace.make_nameless(t, self.inos, node, self._clock())
+                namespace.make_nameless(t, self.inos, parent, node, self._clock())
                 self.files.created(t, node, "", handle)
                 self.replies.record(t, unique, node.ino, handle)
         except BaseException:

@@ -75,8 +75,7 @@ def make(t: Txn, inos: InoSource, parent: int, name: bytes, node: Inode, now: in
     the directory's default access list."""
     if tree.name_entry(t, parent, name) is not None:
         raise fail(errno.EEXIST, name)
-    if node.kind in _INHERITING:
-        node.mode, node.xattrs = acl.inherit(tree.need(t, parent).xattrs, node.mode)
+    _inherit(t, parent, node)
     node.ino = inos.take(t)
     node.mtime_ns = node.ctime_ns = now
     node.dirty |= Dirty.ANNOUNCE
@@ -88,8 +87,15 @@ def make(t: Txn, inos: InoSource, parent: int, name: bytes, node: Inode, now: in
     return node
 
 
-def make_nameless(t: Txn, inos: InoSource, node: Inode, now: int) -> Inode:
-    """Give a new file a number but no name (O_TMPFILE): an orphan until `link` names it."""
+def _inherit(v: View, parent: int, node: Inode) -> None:
+    if node.kind in _INHERITING:
+        node.mode, node.xattrs = acl.inherit(tree.need(v, parent).xattrs, node.mode)
+
+
+def make_nameless(t: Txn, inos: InoSource, parent: int, node: Inode, now: int) -> Inode:
+    """Give a new file a number but no name (O_TMPFILE): an orphan until `link` names it. It
+    inherits the default access list of `parent`."""
+    _inherit(t, parent, node)
     node.ino = inos.take(t)
     node.mtime_ns = node.ctime_ns = now
     tree.put_inode(t, node)

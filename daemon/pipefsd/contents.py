@@ -62,7 +62,9 @@ class ContentRequests(Serving):
             entry = self._entry(self._volume.inode(done.ino))
             return entry, self._served(caller, entry.node, done.handle, flags | os.O_WRONLY)
         handle = next(self._handles)
-        node = self._volume.create_nameless(mode, uid, gid, handle=handle, unique=caller.unique)
+        node = self._volume.create_nameless(
+            ino_of(parent), mode, uid, gid, handle=handle, unique=caller.unique
+        )
         self._opened(node.ino)
         self._orphaned(node)
         entry = self._entry(node)

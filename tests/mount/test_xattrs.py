@@ -312,6 +312,9 @@ def test_default_lists_are_handed_down_in_place_of_the_umask(pair: Pair) -> None
     assert "mask::---" in _list_of(top / "narrow")
     assert _list_of(top / "sub", "-d") == _list_of(top, "-d")
     assert os.listxattr(top / "link", follow_symlinks=False) == []
+    nameless = os.open(top, os.O_TMPFILE | os.O_RDWR, 0o666)
+    assert named in _list_of(Path(f"/proc/{os.getpid()}/fd/{nameless}"))
+    os.close(nameless)
     assert _run("touch", top / "sub" / "by-nobody", uid=NOBODY).returncode == 0
     _setfacl("-k", top)
     assert _run("sh", "-c", f"umask 077; : >{top}/after").returncode == 0

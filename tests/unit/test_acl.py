@@ -134,6 +134,17 @@ def test_without_a_default_list_the_umask_counts(mode: int, umask: int) -> None:
         assert acl.inherit(xattrs, mode) == (mode, None)
 
 
+@given(st.binary(max_size=40), modes, modes)
+def test_a_damaged_list_from_elsewhere_counts_as_none(raw: bytes, mode: int, umask: int) -> None:
+    damaged = raw + b"!" if (len(raw) + 1) % 8 != 4 else raw
+    xattrs = {acl.ACCESS: damaged, acl.DEFAULT: damaged}
+    assert acl.shown(xattrs, acl.ACCESS, mode) is None
+    assert acl.shown(xattrs, acl.DEFAULT, mode) is None
+    assert acl.mode_without(xattrs, mode) == mode
+    assert acl.inherit(xattrs, mode) == (mode, None)
+    assert acl.new_mode(xattrs, mode, umask) == mode & ~umask
+
+
 @given(lists(), modes)
 def test_where_nobody_enforces_lists_the_group_gets_its_own_bits_only(
     found: Acl, mode: int
