@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pipefs import sparse
+from pipefs.ranges import Place, Ranges
 from pipefs.stores.local import LocalStore
 from tests.machines import Machine, objects
 
@@ -105,6 +107,43 @@ class VolumeMachine(RuleBasedStateMachine):
         if self.is_file(path):
             self.machine.truncate(path, size)
             os.truncate(self.at(path), size)
+
+    @rule(
+        path=paths,
+        offset=offsets,
+        length=st.sampled_from([1, MIB]),
+        mode=st.sampled_from(sparse.MODES),
+    )
+    def allocate(self, path: str, offset: int, length: int, mode: int) -> None:
+        if self.is_file(path):
+            ino, handle = self.machine.open(path)
+            Ranges(self.machine.volume).allocate(ino, offset, length, mode, wait=True)
+            self.machine.volume.close_write(ino, handle)
+            fd = os.open(self.at(path), os.O_RDWR)
+            sparse.allocate(fd, mode, offset, length)
+            os.close(fd)
+
+    @rule(which=st.integers(0, 9), new=paths, stored=st.booleans())
+    def copy(self, which: int, new: str, stored: bool) -> None:
+        """As cp does it: what is in the store is not moved."""
+        files = [path for path, node in self.machine.walk() if node.is_file]
+        if not files or (os.path.lexists(self.at(new)) and not self.is_file(new)):
+            return
+        old = files[which % len(files)]
+        if stored:
+            self.step("sync")
+        data = self.at(old).read_bytes()
+        if old != new:
+            self.both(lambda: self._copy(old, new, len(data)), lambda: self._plain_new(new, data))
+
+    def _copy(self, old: str, new: str, size: int) -> None:
+        node = self.machine.inode(old)
+        ino, handle = self.machine.open(new, truncate=True)
+        done = 0
+        while done < size:
+            place = Place(node.ino, node.epoch, done, 1)
+            done += Ranges(self.machine.volume).copy(place, ino, done, size, wait=True)
+        self.machine.volume.close_write(ino, handle)
 
     @rule(path=paths, offset=offsets, length=lengths)
     def read_range(self, path: str, offset: int, length: int) -> None:
