@@ -2,7 +2,8 @@
 
 `user.*` and `trusted.*` are kept as they are; `system.posix_acl_*` where the kernel enforces access
 lists. `security.*` is not kept: labels and capabilities are this machine's business, and a file
-capability that outlived a write made elsewhere would be a hole. `user.pipefs.*` is virtual (see
+capability that outlived a write made elsewhere would be a hole. Asked for one we say EOPNOTSUPP,
+not ENODATA: after that `ls -l` asks for no other file's. `user.pipefs.*` is virtual (see
 `virtual`): found by name, never listed, so that `cp -a` and `rsync -X` settle.
 
 Errors are ext4's. Who may set what (`user.*` only on files and directories, `trusted.*` only by
@@ -50,8 +51,6 @@ class ExtendedAttributes:
         """Raises OSError (ENODATA, EOPNOTSUPP, EINVAL) and, without `wait`, WouldBlock."""
         if name.startswith(PREFIX):
             return self.virtual.get(ino, name.removeprefix(PREFIX), wait=wait)
-        if name.startswith(b"security."):
-            raise _fail(errno.ENODATA)
         self._check(name)
         node = self._volume.inode(ino)
         if name in _ACLS:
@@ -106,8 +105,6 @@ class ExtendedAttributes:
 
     def remove(self, ino: int, name: bytes, *, unique: int = 0) -> None:
         """removexattr(2). Raises OSError: ENODATA, EPERM, EOPNOTSUPP, EINVAL."""
-        if name.startswith(b"security."):
-            raise _fail(errno.ENODATA)
         self._check_change(name)
 
         def change(node: Inode) -> None:

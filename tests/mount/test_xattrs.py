@@ -113,7 +113,7 @@ def test_what_cannot_be_set_is_refused_as_ext4_does(
         ("user.no", errno.ENODATA),
         ("user.pipefs.version", errno.EPERM),
         ("trusted.no", errno.ENODATA),
-        ("security.no", errno.ENODATA),
+        ("security.no", errno.EOPNOTSUPP),
         ("strange.no", errno.EOPNOTSUPP),
     ],
 )
