@@ -6,6 +6,7 @@ abort rule, dead mounts away) and says so. Prints nothing.
 
 from __future__ import annotations
 
+import ctypes.util
 import errno
 import importlib.util
 import os
@@ -56,7 +57,9 @@ class Finding(Struct, frozen=True):
 def check_machine(*, fix: bool = False) -> Iterator[Finding]:
     """Python packages, FUSE, kernel, inotify, dead mounts."""
     yield from _check_packages()
-    yield from _check_fuse()
+    if sys.platform == "linux":
+        yield from _check_fuse()
+    yield check_libfuse()
     yield _check_kernel()
     yield _check_inotify()
     yield from _check_dead_mounts(fix)
@@ -73,6 +76,17 @@ def _check_packages() -> Iterator[Finding]:
     for name, loss in _OPTIONAL.items():
         if importlib.util.find_spec(name) is None:
             yield Finding(NOTE, name, f"not installed: {loss}", "pip install -U pipefs")
+
+
+def check_libfuse() -> Finding:
+    """Where `--transport libfuse` has its library from: needed only where there is no other."""
+    package, linux = "libfuse 2", sys.platform == "linux"
+    # Asks the loader's own list; the library itself is loaded only by what mounts with it.
+    found = ctypes.util.find_library("fuse")
+    if found is not None:
+        return Finding(OK, package, found)
+    todo = "As root: apt install libfuse2" if linux else "Install macFUSE"
+    return Finding(NOTE if linux else BAD, package, "missing: no --transport libfuse", todo)
 
 
 def _check_fuse() -> Iterator[Finding]:

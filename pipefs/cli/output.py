@@ -104,7 +104,7 @@ def transport_text(status: MountStatus) -> str:
     return f"{status.transport}: {', '.join(seen)}" if seen else status.transport
 
 
-_WORTH_A_WORD = ("readdirplus", "passthrough")
+_WORTH_A_WORD = ("readdirplus", "passthrough", "a crash interrupts open files")
 
 
 def state_text(status: MountStatus) -> str:

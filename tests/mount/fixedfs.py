@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import ctypes
 import errno
+import importlib
 import os
 import stat
 import sys
@@ -179,6 +180,7 @@ def drop_privileges(uid: int) -> None:
     """Go on as an ordinary user. After the imports, because the interpreter of a test machine may
     lie in root's home; dumpable again, as a process is that an ordinary user starts."""
     daemon.preload()
+    importlib.import_module("pipefsd.transports.libfuse.session")
     resolve_home()
     for codec in ("latin-1", "ascii", "idna"):
         codecs.lookup(codec)

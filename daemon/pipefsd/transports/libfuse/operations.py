@@ -249,7 +249,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
     def listxattr(self, path: str) -> list[str]:
         caller = self.caller()
         found = self._ops.listxattr(caller, self.paths.node(caller, _bytes(path)))
-        return [name.decode(ENCODING) for name in found]
+        return [name.decode(ENCODING) for name in found if not name.startswith(_ACLS)]
 
     def setxattr(self, path: str, name: str, value: bytes, options: int, position: int = 0) -> None:
         caller = self.caller()
@@ -259,6 +259,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
 
     def removexattr(self, path: str, name: str) -> None:
         caller = self.caller()
+        self._refuse_acls(name)
         self._ops.removexattr(caller, self.paths.node(caller, _bytes(path)), _bytes(name))
 
     def _refuse_acls(self, name: str) -> None:
