@@ -68,7 +68,7 @@ setup(
         "console_scripts": [
             "pipefs = pipefs.cli.main:main",
             "pipefsd = pipefsd.main:main",
-            "mount.pipefs = pipefs.cli.mounthelper:main",
+            "mount.pipefs = pipefsd.mounthelper:main",
         ]
     },
     classifiers=[

@@ -46,6 +46,8 @@ class Mount(Struct, tag_field="op", tag="mount", frozen=True):
     transport: str = "auto"
     options: dict[str, str] = field(default_factory=dict)
     """Settings for this mount only, as the user typed them."""
+    given: str = ""
+    """Socket at which the client offers the descriptor of a mount that it made on `directory`."""
     v: int = PROTOCOL_VERSION
 
 

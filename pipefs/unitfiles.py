@@ -129,7 +129,7 @@ def _fill(text: str, python: Interpreter, extra: str, systemd_version: int) -> s
 
 def _helper(python: Interpreter) -> str:
     path = f"export PYTHONPATH={shlex.quote(python.search_path)}\n" if python.search_path else ""
-    return f'#!/bin/sh\n{path}exec {python.command("pipefs.cli.mounthelper")} "$@"\n'
+    return f'#!/bin/sh\n{path}exec {python.command("pipefsd.mounthelper")} "$@"\n'
 
 
 # --- installing -------------------------------------------------------------------------------

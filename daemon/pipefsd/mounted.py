@@ -143,7 +143,8 @@ class Mounted:
                 f"{self.label} was not ready within {self._bounds.start_s:g} s",
                 hint="See the daemon's log",
             ) from None
-        await self._errand(partial(mountpoint.probe_mount, self.directory), "first answer")
+        if not self.plan.given:  # Whoever gave it looks: we would wait for him.
+            await self._errand(partial(mountpoint.probe_mount, self.directory), "first answer")
 
     def _remember(self, message: Negotiated) -> None:
         agreed = None if message.connection else bytes(message.negotiated)

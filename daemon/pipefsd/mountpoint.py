@@ -16,6 +16,7 @@ from typing import Final
 
 from pipefs.errors import AlreadyExists, Busy, NotFound, PipefsError, Refused, UsageError
 from pipefs.mountinfo import PIPEFS_TYPE, MountEntry, read_mounts
+from pipefsd import givenmount
 from pipefsd.children import Answer
 from pipefsd.transports.kernel import mount as kernel
 
@@ -41,6 +42,8 @@ class MountPlan:
     """What mount(8) calls them; see `kernel.mount.mount`."""
     acl: bool = False
     """The kernel is to enforce access lists."""
+    given: str = ""
+    """Mounted already, on an automount point; its descriptor is offered at this socket."""
 
 
 def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
@@ -54,6 +57,10 @@ def mount_pipe(plan: MountPlan) -> tuple[Answer, int | None]:
         UsageError: not a directory.
         AlreadyExists: something else is mounted there.
     """
+    if plan.given:
+        # No look at the directory: until the mount is announced, it would wait for us.
+        connection = connection_on(plan.directory)
+        return Answer(path=plan.directory, connection=connection), givenmount.taken(plan.given)
     clear_dead_mounts(plan.directory)
     if not plan.explicit:
         _make(plan.directory)
@@ -97,6 +104,12 @@ def _make(directory: str) -> None:
             f"cannot make the mount point {directory}: {error.strerror}",
             hint="Say where to mount: pipefs mount NAME DIR",
         ) from error
+
+
+def is_automount(directory: str) -> bool:
+    """Whether an automount point of systemd or autofs waits there to be mounted on."""
+    entry = _mount_on(directory)
+    return entry is not None and entry.fstype == "autofs"
 
 
 def _mount_on(directory: str) -> MountEntry | None:
@@ -151,8 +164,7 @@ def clear_dead_mounts(directory: str) -> None:
 
 
 def _check_directory(directory: str) -> None:
-    entry = _mount_on(directory)
-    if entry is not None and entry.fstype == "autofs":
+    if is_automount(directory):
         return  # Empty, and reading it would wait for us.
     try:
         names = os.listdir(directory)

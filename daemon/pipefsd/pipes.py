@@ -67,6 +67,7 @@ class Pipes:
             transport=transport,
             flags=_flags(settings),
             acl=settings.acl,
+            given=request.given,
         )
         socket_path = str(self.home.worker_socket(request.name, snapshot))
         # The pipe opens its store with its own settings, so they must be those of this mount.
