@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 
-.PHONY: test check lint types layers pytest fast demo bench clean
+.PHONY: test check lint types layers pytest fast demo bench systemd-test clean
 
 test: lint types layers pytest        ## everything: what CI runs
 
@@ -30,6 +30,12 @@ fast: $(VENV)/.ready
 
 demo: $(DEMO_VENV)/.ready             ## the product, end to end, on real data
 	$(DEMO_VENV)/bin/pipefs demo $(DEMO_ARGS)
+
+# Debian in a container; its tree is made on first use, and kept outside the source.
+SYSTEMD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pipefs-systemd
+
+systemd-test: $(VENV)/.ready          ## the service under a real systemd; as root
+	PYTHONPATH=.:daemon $(BIN)/python -m tests.service.nspawn --cache $(SYSTEMD_CACHE)
 
 bench: $(VENV)/.ready                 ## figures; nothing else should run meanwhile
 	PYTHONPATH=. $(BIN)/python benchmarks/fuse_floor.py

@@ -20,6 +20,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2]
 SUITE = "bookworm"
+PYTHON = (3, 11)
+"""Its Python; wheels are built here for it."""
 PACKAGES = "systemd,systemd-sysv,dbus,fuse3,python3,python3-venv,procps"
 VENV = "/opt/pipefs"
 BOOT_S = 60.0
@@ -57,9 +59,9 @@ def _wheel(folder: Path, *what: str | Path) -> None:
     # Not in the source itself: setuptools leaves a build folder behind.
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch, "source")
-        names = subprocess.run(
-            ["git", "ls-files"], cwd=SOURCE, check=True, capture_output=True, text=True
-        )
+        # What lies there, be it committed or not.
+        listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listing, cwd=SOURCE, check=True, capture_output=True, text=True)
         for name in names.stdout.splitlines():
             if (SOURCE / name).is_file() and not name.startswith("tests/"):
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.mounted import eventually
 from tests.seaweed import ACCESS_KEY, SECRET_KEY, SeaweedServer
-from tests.service.machine import Machine, booted
+from tests.service.machine import PYTHON, Machine, booted
 from tests.slowproxy import SlowProxy
 
 COPIED_BYTES = 24 << 20
@@ -50,7 +50,10 @@ class Show:
     def __call__(self, command: str, *, code: int = 0) -> str:
         done = self.machine.run(command, check=False)
         print(f"# {command}\n{done.stdout.rstrip()}".rstrip(), flush=True)
-        assert done.returncode == code, f"exit code {done.returncode}, not {code}"
+        journal = f"exit code {done.returncode}, not {code}" if done.returncode != code else ""
+        if journal:
+            print(self.machine.run("journalctl -n 60", check=False).stdout)
+        assert not journal, journal
         return done.stdout
 
     def ask(self, command: str) -> str:
@@ -244,6 +247,9 @@ def main() -> int:
     cache: Path = parser.parse_args().cache
     if os.geteuid() != 0:
         print("needs root: it boots a container", file=sys.stderr)
+        return 2
+    if sys.version_info[:2] != PYTHON:
+        print("needs Python 3.11, the container's own: make systemd-test PYTHON=…", file=sys.stderr)
         return 2
     for program, package in (("systemd-nspawn", "systemd-container"), ("debootstrap",) * 2):
         if subprocess.run(["which", program], capture_output=True).returncode:
