@@ -14,7 +14,7 @@ from tests.mounted import Home
 from tests.promises.promised import Twin
 
 TRANSPORTS = {
-    "passthrough": (),
+    "passthrough": ("-o", "acl=yes"),
     "kernel": ("-o", "passthrough=off"),
 }
 """Name → words of the mount command."""

@@ -23,6 +23,9 @@ T = TypeVar("T")
 promise = pytest.mark.promise
 """`@promise("its-name", "The sentence of the page, word for word.")`"""
 
+_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
+"""Linux has one number for EOPNOTSUPP and ENOTSUP."""
+
 NOBODY, OTHER = 65534, 12345
 """Two ids without any right."""
 
@@ -50,7 +53,7 @@ def tried(call: Callable[..., object], *args: object, **more: object) -> object:
         return call(*args, **more)
     except OSError as e:
         assert e.errno is not None
-        return errno.errorcode[e.errno]
+        return _NAMES[e.errno]
 
 
 @contextlib.contextmanager
@@ -124,16 +127,37 @@ def _setgroups(groups: list[int]) -> None:
     checked(_libc.syscall(_SETGROUPS, len(groups), array))
 
 
+class _Capabilities(ctypes.Structure):
+    """Two times effective, permitted, inheritable."""
+
+    _fields_ = (("words", ctypes.c_uint32 * 6),)
+
+
+def _set_effective(words: tuple[int, int] | None) -> tuple[int, int]:
+    """Set this thread's effective capabilities (None: to none) and return those before."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    found = _Capabilities()
+    checked(_libc.capget(header, ctypes.byref(found)))
+    before = found.words[0], found.words[3]
+    found.words[0], found.words[3] = words or (0, 0)
+    checked(_libc.capset(header, ctypes.byref(found)))
+    return before
+
+
 @contextlib.contextmanager
 def acting_as(uid: int, gid: int, groups: tuple[int, ...] = ()) -> Iterator[None]:
-    """File access of this thread is that of another user, who has no capability for it."""
+    """File access of this thread is that of another user, who has no capabilities (unless 0)."""
     before = os.getgroups()
     _setgroups(list(groups))
     _libc.syscall(_SETFSGID, gid)
     _libc.syscall(_SETFSUID, uid)
+    capabilities = _set_effective(None)
+    if not uid:
+        _set_effective(capabilities)
     try:
         yield
     finally:
+        _set_effective(capabilities)
         _libc.syscall(_SETFSUID, os.geteuid())
         _libc.syscall(_SETFSGID, os.getegid())
         _setgroups(before)

@@ -6,6 +6,7 @@ import mmap
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.promises.promised import (
@@ -98,7 +99,8 @@ def test_appends_of_several_processes_are_whole(twin: Twin) -> None:
         script = "import os,sys\nfd = os.open(sys.argv[1], os.O_CREAT|os.O_APPEND|os.O_WRONLY)\n"
         script += "for n in range(150): os.write(fd, (sys.argv[2] * 700 + '\\n').encode())"
         writers = [
-            subprocess.Popen(["python3", "-ISc", script, str(path), letter]) for letter in "abc"
+            subprocess.Popen([sys.executable, "-ISc", script, str(path), letter])
+            for letter in "abc"
         ]
         assert [w.wait(60) for w in writers] == [0, 0, 0]
         with opened(path, os.O_APPEND | os.O_RDWR) as fd:

@@ -133,7 +133,7 @@ def test_what_fallocate_refuses(twin: Twin) -> None:
     with opened(path, RDWR) as fd:
         os.ftruncate(fd, 64 * KIB)
         for mode in (COLLAPSE, INSERT):
-            assert tried(fallocate, fd, mode, 4096, 4096) == errno.errorcode[errno.EOPNOTSUPP]
+            assert tried(fallocate, fd, mode, 4096, 4096) == "EOPNOTSUPP"
 
 
 @promise(

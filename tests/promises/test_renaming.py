@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.mounted import tree_of
@@ -42,7 +43,7 @@ print(misses)
         path, new, stop = folder / "x", folder / "new", folder / "stop"
         path.write_bytes(b"a" * 9000)
         watcher = subprocess.Popen(
-            ["python3", "-ISc", watch, path, stop],
+            [sys.executable, "-ISc", watch, path, stop],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

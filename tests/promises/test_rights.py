@@ -13,6 +13,7 @@ from tests.promises.promised import (
     Twin,
     acting_as,
     mode_of,
+    opened,
     promise,
     tried,
 )
@@ -115,6 +116,40 @@ def test_a_changed_owner_takes_set_id_bits(twin: Twin) -> None:
     found, directory = twin.same(act)
     assert found[:5] == ["0o755", "0o2745", "0o2644", "0o2700", "0o1777"]
     assert directory == "0o6755"
+
+
+@promise(
+    "write-set-id",
+    "A write or truncation by who is not root takes the same bits; one by root leaves them.",
+)
+def test_a_strangers_write_takes_set_id_bits(twin: Twin) -> None:
+    def act(folder: Path) -> object:
+        def write(path: Path) -> None:
+            with opened(path, os.O_WRONLY) as fd:
+                os.write(fd, b"y")
+
+        def cut(path: Path) -> None:
+            os.truncate(path, 1)
+
+        def cut_open(path: Path) -> None:
+            os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+
+        found = []
+        for change in (write, cut, cut_open):
+            for mode in (0o6777, 0o4766, 0o2777):
+                path = folder / "x"
+                path.write_bytes(b"xxx")
+                path.chmod(mode)
+                change(path)
+                by_root = mode_of(path)
+                with acting_as(NOBODY, NOBODY):
+                    change(path)
+                found.append((change.__name__, oct(by_root), oct(mode_of(path))))
+                path.unlink()
+        return found
+
+    found = twin.same(act)
+    assert found[0] == ("write", "0o6777", "0o777")
 
 
 @promise(
@@ -277,8 +312,8 @@ def test_names_belong_to_their_directory(twin: Twin) -> None:
 
 @promise(
     "set-uid-programs",
-    "The mount is `nosuid` and `nodev`: set-id bits and device nodes are kept, but a program "
-    "runs as its caller and a device node is `EACCES` to open.",
+    "Set-id bits and device nodes are kept, but without `suid=yes` a program runs as its "
+    "caller, and without `dev=yes` a device node is `EACCES` to open.",
 )
 def test_set_uid_programs_run_as_their_caller(twin: Twin) -> None:
     program, device = twin.ours / "id", twin.ours / "null"
