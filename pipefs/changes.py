@@ -52,7 +52,7 @@ def merge_attributes(node: Inode, change: Change) -> None:
 
 _CARRIED = (
     *("mode", "uid", "gid", "mtime_ns", "ctime_ns", "atime_ns"),
-    *("xattrs", "target", "rdev", "alias"),
+    *("target", "rdev", "alias"),
 )
 
 
@@ -61,8 +61,22 @@ def carry_over(mine: Inode, old: Inode, new: Inode) -> None:
     for name in _CARRIED:
         if getattr(mine, name) == getattr(old, name):
             setattr(mine, name, getattr(new, name))
+    mine.xattrs = _merged(mine.xattrs or {}, old.xattrs or {}, new.xattrs or {})
     if not mine.is_file and mine.target == new.target:
         mine.size = new.size
+
+
+def _merged(
+    mine: dict[bytes, bytes], old: dict[bytes, bytes], new: dict[bytes, bytes]
+) -> dict[bytes, bytes] | None:
+    """Extended attributes, each by itself: two machines may set different ones at once."""
+    found = {}
+    for name in {*mine, *new}:
+        value = mine.get(name)
+        value = new.get(name) if value == old.get(name) else value
+        if value is not None:
+            found[name] = value
+    return found or None
 
 
 def fill_in(mine: Inode, theirs: Inode) -> None:

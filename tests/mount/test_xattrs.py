@@ -195,6 +195,21 @@ def test_attributes_and_lists_are_on_the_other_machine_and_after_a_fresh_start(p
     assert {name: _all_of(here / name) for name in names} == expected
 
 
+def test_attributes_that_two_machines_set_at_once_are_both_kept(pair: Pair) -> None:
+    here, there = pair.here / "both", pair.there / "both"
+    here.write_text("x")
+    for name in ("user.old", "user.gone"):
+        os.setxattr(here, name, b"1")
+    pair.a.flush("p")
+    eventually(lambda: there.exists() and len(os.listxattr(there)) == 2, "both have it")
+    os.setxattr(here, "user.a", b"here")
+    os.removexattr(here, "user.gone")
+    os.setxattr(there, "user.b", b"there")
+    expected = {"user.old": b"1", "user.a": b"here", "user.b": b"there"}
+    for path in (here, there):
+        eventually(lambda path=path: _all_of(path) == expected, f"{path} has them all")
+
+
 def test_what_pipefs_knows_of_a_file_is_found_by_name_and_never_listed(
     pair: Pair, seaweed: SeaweedServer
 ) -> None:
