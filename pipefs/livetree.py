@@ -15,7 +15,7 @@ from pipefs import links, namespace, tree
 from pipefs.db import StateDB, Txn
 from pipefs.files import LocalFiles
 from pipefs.inodes import InoSource
-from pipefs.records import HARD_LINK, Inode, NameEntry
+from pipefs.records import HARD_LINK, Dirty, Inode, NameEntry
 from pipefs.replies import Replies
 
 
@@ -71,12 +71,23 @@ class LiveTree:
     def _with_local(self, node: Inode) -> Inode:
         if node.is_file:
             st = self.files.stat(node.ino)
+            if st is None and node.dirty & Dirty.CONTENT:
+                return self._gone_up(node)
             if st is not None:
                 node.size = st.st_size
                 if node.mtime_ns != st.st_mtime_ns:  # written since it was set
                     node.mtime_ns = st.st_mtime_ns
                     node.ctime_ns = max(node.ctime_ns, st.st_mtime_ns)
         return node
+
+    def _gone_up(self, node: Inode) -> Inode:
+        """It had local bytes when it was looked up: the inode has their size and time now."""
+        with self.db.view() as v:
+            found = tree.inode(v, node.ino)
+        if found is None:
+            return node
+        found.nlink = node.nlink
+        return found
 
     def children(self, ino: int, after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
         """Names of a directory after `after`, ascending, with the files they mean."""

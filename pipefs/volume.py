@@ -128,18 +128,17 @@ class Volume(LiveTree):
             WouldBlock: not cached, and `wait` is False. Store errors as `ContentReader.read`.
         """
         for _ in range(3):
+            # First: once it has no local bytes any more, the inode names the version they became.
+            local = self.files.get(ino)
             content, size_now, current = self._version(ino, epoch)
-            if current:
-                local = self.files.get(ino)
-                below = local and self.files.below(local, offset, size)
-                if below:
-                    return self._read_version(*below, stream, wait, interrupted)
-                if local is not None:
-                    parts = self.files.read(local, offset, size, wait=wait)
-                    if parts is not None:
-                        return [*parts], None
-                    continue  # it went up while we looked: the inode names its version now
-            break
+            if local is None or not current:
+                break
+            below = self.files.below(local, offset, size)
+            if below is not None:
+                return self._read_version(*below, stream, wait, interrupted)
+            parts = self.files.read(local, offset, size, wait=wait)
+            if parts is not None:
+                return [*parts], None
         if content is None:
             return [bytes(max(0, min(size, size_now - offset)))], None
         return self._read_version(content, offset, size, stream, wait, interrupted)
