@@ -326,6 +326,7 @@ def test_a_name_of_256_bytes_is_too_long(local: Place) -> None:
     assert caught.value.errno == errno.ENAMETOOLONG
 
 
+@pytest.mark.parametrize("local", ["kernel"], indirect=True)  # long, and no matter of transport
 def test_two_thousand_files_are_listed_once_each(local: Place) -> None:
     folder = local.folder("many")
     names = {f"file-{n:04}" for n in range(2000)}

@@ -70,7 +70,6 @@ class Connection(ctypes.Structure):
     )
 
 
-CAP_ATOMIC_O_TRUNC = 1 << 3
 CAP_BIG_WRITES = 1 << 5
 
 FALLOCATE = ctypes.CFUNCTYPE(

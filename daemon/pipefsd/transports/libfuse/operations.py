@@ -284,6 +284,9 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         opened = self._ops.open(caller, entry.node, fi.flags)
         fi.fh = opened.fh
         changes = bool(fi.flags & os.O_TRUNC)
+        if changes and caller.uid:
+            # The kernel leaves it to who truncates at open, and libfuse 2 has no word for it.
+            self._ops.setattr(caller, entry.node, SetAttr(kill_suidgid=True))
         kept, mixed = self.handles.add(opened.fh, entry.node, raw, None if changes else entry.attr)
         fi.keep_cache = int(opened.keep_cache and kept)
         fi.direct_io = int(opened.direct_io or mixed)

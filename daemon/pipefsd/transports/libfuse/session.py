@@ -204,13 +204,14 @@ def _options(
     """Options of the mount.
 
     use_ino: our inode numbers. big_writes: without it libfuse 2 gets 4 KiB at a time. Not
+    atomic_o_trunc: this kernel interface would not say that set-id bits are to go. Not
     hard_remove: with it libfuse has no path for an open file without a name, so its fstat(2)
     fails; `PathOperations.rename` sees to it that no `.fuse_hidden…` ever exists.
     """
     # libfuse takes nosuid and nodev for granted.
     granted = (word for word in ("suid", "dev") if f"no{word}" not in flags)
     words = [
-        *("default_permissions", "use_ino", "big_writes", "atomic_o_trunc"),
+        *("default_permissions", "use_ino", "big_writes"),
         *(*flags, *granted),
         *(f"max_read={REQUEST_BYTES}", f"max_write={REQUEST_BYTES}"),
         *(f"entry_timeout={TIMEOUT_S}", f"attr_timeout={TIMEOUT_S}", "negative_timeout=0"),
