@@ -16,6 +16,7 @@ from tests.promises.promised import Twin
 TRANSPORTS = {
     "passthrough": ("-o", "acl=yes"),
     "kernel": ("-o", "passthrough=off"),
+    "libfuse": ("--transport", "libfuse"),
 }
 """Name → words of the mount command."""
 

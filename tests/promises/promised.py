@@ -26,6 +26,9 @@ promise = pytest.mark.promise
 _NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
 """Linux has one number for EOPNOTSUPP and ENOTSUP."""
 
+on_kernel = pytest.mark.parametrize("mounted", ["passthrough", "kernel"], indirect=True)
+"""For what libfuse 2 cannot carry; `test_libfuse` says what comes instead."""
+
 NOBODY, OTHER = 65534, 12345
 """Two ids without any right."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.mounted import eventually
 from tests.promises.conftest import Mounted
-from tests.promises.promised import Twin, opened, promise, tried
+from tests.promises.promised import Twin, on_kernel, opened, promise, tried
 
 _OFD_GETLK, _OFD_SETLK = 36, 37
 _FLOCK = struct.Struct("hhqqi4x")
@@ -115,6 +115,7 @@ def test_fcntl_locks_keep_ranges(twin: Twin) -> None:
     "locks-replaced-worker",
     "Locks are held, and their waiters go on waiting, while a killed worker is replaced.",
 )
+@on_kernel
 def test_locks_survive_a_killed_worker(mounted: Mounted, twin: Twin) -> None:
     path = twin.ours / "x"
     path.write_bytes(bytes(1000))

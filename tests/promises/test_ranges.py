@@ -17,6 +17,7 @@ from tests.promises.promised import (
     c_function,
     fallocate,
     mode_of,
+    on_kernel,
     opened,
     promise,
     tried,
@@ -165,6 +166,7 @@ def test_set_id_bits_go_when_a_range_changes(twin: Twin) -> None:
     "`SEEK_DATA` and `SEEK_HOLE` find the holes of a file that is not in the store yet as "
     "they were made, never call data a hole, and are `ENXIO` from the end on.",
 )
+@on_kernel
 def test_data_and_holes_are_found(twin: Twin) -> None:
     def outcomes(folder: Path) -> list[object]:
         with opened(folder / "f", RDWR) as fd:

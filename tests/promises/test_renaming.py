@@ -13,6 +13,7 @@ from tests.promises.promised import (
     NOREPLACE,
     WHITEOUT,
     Twin,
+    on_kernel,
     opened,
     promise,
     rename2,
@@ -130,6 +131,7 @@ def test_a_directory_moves_with_everything(twin: Twin) -> None:
     "rename-noreplace",
     "`RENAME_NOREPLACE` is `EEXIST` where the new name is taken, and otherwise an ordinary rename.",
 )
+@on_kernel
 def test_noreplace_never_replaces(twin: Twin) -> None:
     def act(folder: Path) -> object:
         (folder / "x").write_text("x")
@@ -153,6 +155,7 @@ def test_noreplace_never_replaces(twin: Twin) -> None:
     "`RENAME_EXCHANGE` swaps two names of any kinds in one step; both must be there "
     "(`ENOENT`) and neither inside the other (`EINVAL`).",
 )
+@on_kernel
 def test_exchange_swaps_two_names(twin: Twin) -> None:
     def act(folder: Path) -> object:
         (folder / "x").write_text("x")
