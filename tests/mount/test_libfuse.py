@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import stat
 import struct
@@ -304,6 +305,10 @@ def test_contents_that_changed_elsewhere_are_read_anew_after_opening(
     assert fs.read_sizes == []  # nothing changed: the kernel's pages are right
     fs.put("changing", b"other")
     assert (root / "changing").read_bytes() == b"other"
+    fs.put("changing", b"longer than before")
+    assert (root / "changing").read_bytes() == b"longer than before"
+    fs.put("changing", b"short")
+    assert (root / "changing").read_bytes() == b"short"
 
 
 def test_two_contents_of_one_name_never_mix(shared: tuple[Path, Watched]) -> None:
@@ -316,6 +321,9 @@ def test_two_contents_of_one_name_never_mix(shared: tuple[Path, Watched]) -> Non
         fs.put("two", b"b" * 10_000)
         with open(root / "two", "rb", buffering=0) as new:
             assert new.read(100) == b"b" * 100
+            with pytest.raises(OSError) as caught:
+                mmap.mmap(new.fileno(), 100, prot=mmap.PROT_READ)
+            assert caught.value.errno == errno.ENODEV
             assert os.pread(old.fileno(), 5_000, 5_000) == b"a" * 5_000
             assert os.pread(new.fileno(), 5_000, 5_000) == b"b" * 5_000
     assert (root / "two").read_bytes() == b"b" * 10_000

@@ -11,7 +11,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any  # what comes from fusepy
 
@@ -46,8 +46,12 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
 
     use_ns = True
 
-    def __init__(self, operations: Operations, request: Request) -> None:
+    def __init__(
+        self, operations: Operations, request: Request, forget_attributes: Callable[[int], None]
+    ) -> None:
+        """`forget_attributes`: the kernel is to ask anew for those of a file, by its number."""
         self._ops = operations
+        self._forget_attributes = forget_attributes
         self._request = request
         self.paths = Paths(operations)
         self.handles = Handles()
@@ -288,6 +292,9 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
             # The kernel leaves it to who truncates at open, and libfuse 2 has no word for it.
             self._ops.setattr(caller, entry.node, SetAttr(kill_suidgid=True))
         kept, mixed = self.handles.add(opened.fh, entry.node, raw, None if changes else entry.attr)
+        if not kept:
+            # It may have grown elsewhere, and the kernel reads no further than the size it knows.
+            self._forget_attributes(self._request.node)
         fi.keep_cache = int(opened.keep_cache and kept)
         fi.direct_io = int(opened.direct_io or mixed)
 

@@ -81,9 +81,13 @@ class Replies:
             _U64.pack_into(body, ttl, 0)
             _U32.pack_into(body, ttl_ns, 0)
         if self._request.opcode == LINK:
-            # Attributes alone take no lock that another request could hold, so this may be said
-            # by a thread that answers. An error means that the kernel knows nothing of it.
-            library.forget_attributes(self._kernel, self._request.linked, -1, 0)
+            self.forget_attributes(self._request.linked)
+
+    def forget_attributes(self, node: int) -> None:
+        """The kernel is to ask for a file's attributes again; `node` is its number of it."""
+        # Attributes alone take no lock that another request could hold, so this may be said by a
+        # thread that answers. An error means that the kernel knows nothing of it.
+        library.forget_attributes(self._kernel, node, -1, 0)
 
     def attributes(self, attr: Attr) -> None:
         """Answer a GETATTR that libfuse cannot, for it has no path for the file any more."""

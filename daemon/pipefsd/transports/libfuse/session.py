@@ -90,7 +90,7 @@ class LibfuseSession:
         self._channel: int | None = None
         self._replies: Replies | None = None
         self._loop = Loop(self._serve_one)
-        self._paths = PathOperations(operations, self._request)
+        self._paths = PathOperations(operations, self._request, self._forget_attributes)
         self._bridge = Bridge(self._paths, self._request, self._loop.step_back)
 
     def mount(self, directory: str) -> Features:
@@ -157,6 +157,10 @@ class LibfuseSession:
             return "stopped"
         self._operations.stop()
         return "unmounted"
+
+    def _forget_attributes(self, node: int) -> None:
+        if self._replies is not None:
+            self._replies.forget_attributes(node)
 
     # --- requests -----------------------------------------------------------------------------
 
