@@ -49,12 +49,18 @@ class Pipes:
         return Registry(self.home, load_config(self.home.config_file))
 
     def resolve(self, request: Mount) -> Target:
-        """Raises `NotFound` (no such pipe), `UsageError` (bad option, relative directory)."""
+        """Raises `NotFound` (no such pipe), `UsageError` (bad option, relative directory),
+        `Refused` (what this user or this transport may not)."""
         transport = _transport(request.transport)
         pipe = self._registry().get(request.name)
         settings = _overlay(pipe.settings, request.options)
         if request.read_only or request.snapshot:
             settings = replace(settings, read_only=True)
+        if settings.acl and transport == "libfuse":
+            raise Refused(
+                "access lists cannot be enforced with the libfuse transport",
+                hint="Mount with --transport kernel, or with -o noacl",
+            )
         snapshot = request.snapshot or ""
         label = f"{request.name}@{snapshot}" if snapshot else request.name
         directory = request.directory or ("" if snapshot else settings.mountpoint)

@@ -210,6 +210,14 @@ def test_without_allow_other_even_the_permitted_is_refused(machines: Machines) -
     assert (here / "public").exists()
 
 
+def test_lists_that_nobody_would_enforce_are_not_promised(machines: Machines) -> None:
+    machines.a.run("umount", "p", code=None)
+    words = ("--transport", "libfuse", "-o", "acl")
+    done = machines.a.run("mount", "p", str(machines.here), *words, code=4)
+    assert "cannot be enforced with the libfuse transport" in done.stderr
+    assert "-o noacl" in done.stderr
+
+
 # --- mounts that may not write ---------------------------------------------------------------
 
 
