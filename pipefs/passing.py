@@ -18,6 +18,7 @@ kernel is asked by trying a lease (`StagingArea.in_use`).
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
@@ -104,9 +105,11 @@ class PassedFiles:
         mark = local.mark
         try:
             if mark is not None and mark.present is None and local.epoch == epoch:
-                if local.fd >= 0:
+                # Never for writing: the kernel keeps it as long as anybody has the file open, and
+                # opens what each program writes by itself.
+                if local.fd >= 0 and not fcntl.fcntl(local.fd, fcntl.F_GETFL) & os.O_RDWR:
                     return os.dup(local.fd)
-                return self.staging.open(local.ino, write=write)
+                return self.staging.open(local.ino, write=False)
             if epoch in local.kept and joins and not write:
                 return os.open(self.staging.kept_path(local.ino, epoch), os.O_RDONLY)
         except FileNotFoundError:
@@ -210,6 +213,13 @@ class PassedFiles:
         if not mark.changed:
             self._let_bytes_go(local)
         return mark.changed
+
+    def is_mapped(self, ino: int) -> bool:
+        """Whether a file was found mapped for writing after its last close, and is still."""
+        local = self._files.get(ino)
+        if local is None or not local.lingers:
+            return False
+        return self.staging.in_use(self.staging.path_text(ino), readers=False)
 
     # --- after a start ------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def count_pending(
         if st is not None and local is not None and local.is_changed():
             out.files += 1
             out.bytes += st.st_size
-            out.open_files += bool(mark.writers)
+            out.open_files += bool(mark.writers) or files.is_mapped(ino)
     with db.view() as v:
         out.relocating = v.count("relocate")
         out.deleting = v.count("gone")

@@ -99,22 +99,13 @@ class ContentRequests(Serving):
     ) -> Opened:
         """How the kernel serves this handle, which counts as open already: by asking us, or by
         itself from the staging file. `made`: what this request has just made."""
-        files, ino, epoch = self._volume.files, ino_of(node), epoch_of(node)
-        write, pid = bool(flags & (os.O_WRONLY | os.O_RDWR)), caller.pid
-        if not write and files.get(ino) is None:
-            self._readers.opened(pid)
-
-        def offer(joins: bool) -> int:
-            if flags & os.O_DIRECT and not joins:
-                return -1  # not every disk has it, and those that do want everything aligned
-            if flags & (os.O_CREAT | os.O_TRUNC) and not joins and self._readers.may_copy(pid):
-                return -1
-            if not write and files.get(ino) is None:
-                return -1
-            if not joins and set_id_cleared(made or self._volume.inode(ino)) is not None:
-                return -1  # a write must clear set-id bits, and the kernel leaves that to us
-            return files.offer(ino, epoch, write=write, joins=joins)
-
+        ino = ino_of(node)
+        if not flags & (os.O_WRONLY | os.O_RDWR) and self._volume.files.get(ino) is None:
+            self._readers.opened(caller.pid)
+        if caller.resent and self.modes.has(node, handle):
+            # It is among those that were open when we started, and is pinned below.
+            self._volume.files.unpin(ino, epoch_of(node))
+        offer = partial(self._offer, caller, node, flags, made)
         try:
             fd, may_keep = self.modes.enter(node, handle, offer, made=made is not None)
         except OSError:
@@ -124,6 +115,25 @@ class ContentRequests(Serving):
         if fd < 0:
             return Opened(handle, keep_cache=may_keep and not flags & os.O_TRUNC)
         return Opened(handle, backing_fd=fd, backed=partial(self._backed, node, fd))
+
+    def _offer(self, caller: Caller, node: int, flags: int, made: Inode | None, joins: bool) -> int:
+        """See `modes.Offer`."""
+        files, ino = self._volume.files, ino_of(node)
+        write = bool(flags & (os.O_WRONLY | os.O_RDWR))
+        if not joins:
+            if flags & (os.O_DIRECT | os.O_DSYNC):
+                # Not every disk has direct I/O, and those that do want everything aligned; and
+                # what is written synchronously is to be safe with its name and its mark.
+                return -1
+            if flags & (os.O_CREAT | os.O_TRUNC) and self._readers.may_copy(caller.pid):
+                return -1
+            if not write and files.get(ino) is None:
+                return -1
+            if set_id_cleared(made or self._volume.inode(ino)) is not None:
+                return -1  # a write must clear set-id bits, and the kernel leaves that to us
+        elif flags & os.O_DSYNC:
+            self._volume.db.sync()
+        return files.offer(ino, epoch_of(node), write=write, joins=joins)
 
     def _backed(self, node: int, fd: int, taken: bool) -> None:
         os.close(fd)

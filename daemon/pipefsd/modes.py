@@ -87,6 +87,11 @@ class Modes:
                 self._doubt(node)
             return fd, fd >= 0 or self._may_keep(node)
 
+    def has(self, node: int, handle: int) -> bool:
+        """Whether a handle is known already."""
+        entry = self._open.get(node)
+        return entry is not None and handle in entry.handles
+
     def refused(self, node: int) -> None:
         """The kernel would not pass the first handle of this node through."""
         with self._lock:

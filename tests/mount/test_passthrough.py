@@ -11,7 +11,6 @@ import mmap
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -199,6 +198,22 @@ def test_a_writer_joins_a_reader_that_is_passed_through(place: Place) -> None:
     assert place.versions("sealed")[-1] == NEW
 
 
+def test_what_is_written_synchronously_asks_so_that_its_name_is_safe_too(place: Place) -> None:
+    path = place.root / "synchronous"
+    with opened(path, os.O_CREAT | os.O_WRONLY | os.O_DSYNC) as writer:
+        assert place.passed(path) == 0
+        os.write(writer, NEW)
+    with (
+        opened(path, os.O_WRONLY) as first,
+        opened(path, os.O_WRONLY | os.O_SYNC) as second,
+        opened(path, os.O_RDONLY | os.O_DIRECT),
+    ):
+        assert place.passed(path) == 3
+        os.pwrite(second, OLD, 0)
+        os.pwrite(first, b"!", len(OLD))
+    assert path.read_bytes() == OLD + b"!"
+
+
 def test_the_mode_changes_when_nothing_is_open(place: Place) -> None:
     path = place.stored("switches")
     with opened(path, os.O_RDONLY) as reader:
@@ -275,8 +290,11 @@ def test_a_mapping_that_outlives_its_handle_is_waited_for(place: Place) -> None:
     path.write_bytes(OLD)
     with opened(path, os.O_RDWR) as fd:
         page = mmap.mmap(fd, len(OLD))
-    # Closed, and still being written.
-    time.sleep(0.5)
+    # Closed, and still being written: as for any open file, `flush` does not wait for it.
+    eventually(
+        lambda: place.home.run("flush", "p", "--timeout", "1", code=None).returncode == 0,
+        "it counts as open",
+    )
     assert place.versions("mapped") == []
     page[:] = NEW
     page.close()
