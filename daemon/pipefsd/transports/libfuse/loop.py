@@ -11,13 +11,10 @@ cancelled at the end. Never serves by itself: that is `serve`'s.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
-
-log = logging.getLogger(__name__)
 
 MAX_THREADS: Final = 32
 LONG_S: Final = 0.2
@@ -38,6 +35,7 @@ class Loop:
         self._idle = 0
         self._serving = 0
         self._ended = False
+        self._failure: Exception | None = None
         self._stopping = False
 
     def stop(self) -> None:
@@ -47,7 +45,8 @@ class Loop:
 
     def run(self, drain_s: float) -> bool:
         """Read and serve until `serve` says False (then True) or `stop` was called (then False:
-        requests under way got `drain_s` to finish, later ones stay unanswered)."""
+        requests under way got `drain_s` to finish, later ones stay unanswered). Raises what
+        `serve` raised: a mount that nobody reads must not look as if it were served."""
         with self._changed:
             self._start_thread()
             while not self._ended and not self._stopping:
@@ -56,6 +55,8 @@ class Loop:
                     self._pass_on()
             if not self._ended:
                 self._changed.wait_for(lambda: not self._serving, drain_s)
+            if self._failure is not None:
+                raise self._failure
             return self._ended
 
     def begin(self) -> None:
@@ -107,8 +108,8 @@ class Loop:
                         break
                 else:
                     break
-        except Exception:  # A thread's top: without it requests would wait for ever.
-            log.exception("the loop of the mount failed")
+        except Exception as error:  # A thread's top; `run` raises it.
+            self._failure = error
         with self._changed:
             self._ended = True
             self._changed.notify_all()
