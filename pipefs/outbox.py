@@ -76,8 +76,8 @@ def collect(
         if not more:
             break
         blocked |= more
-    if len(batch.changes) < limit:
-        removals.add_to(batch)
+    # In a full batch too: a directory made anew takes its name only along with what was below.
+    removals.add_to(batch)
     batch.settled += kept
     return batch
 
@@ -250,7 +250,8 @@ class _Removals:
         base = tree.base_name(self._v, node.parent, node.name)
         if base is None or base.ino == node.ino or base.ino in self._moved:
             return True
-        live = tree.inode(self._v, base.ino)
+        # It lives on elsewhere only if the overlay says where: the name is another inode's here.
+        live = tree.overlay_inode(self._v, base.ino)
         if live is not None and live.parent:
             return False
         return not stat.S_ISDIR(base.kind) or self._goes(node.parent, node.name)
@@ -334,7 +335,11 @@ def _land_node(t: Txn, node: Inode, number: int) -> None:
         gone = node.content.key if removed and node.content is not None else ""
         tree.clear_name(t, node.parent, node.name, gone)
     current = tree.overlay_inode(t, node.ino)
-    if current is not None and current.generation == node.generation:
+    if live is None:
+        # Removed and forgotten while the commit was under way: the base has it now, so the
+        # overlay must say again that it is gone.
+        tree.put_removed(t, node)
+    elif current is not None and current.generation == node.generation:
         current.dirty &= ~Dirty.ANNOUNCE
         t.put("oinodes", ino_key(node.ino), encode(current))
         tree.settle(t, current)

@@ -274,6 +274,13 @@ def settle(t: Txn, node: Inode) -> None:
         t.delete("ready", ino_key(node.ino))
 
 
+def put_removed(t: Txn, node: Inode) -> None:
+    """Record that an inode the base has is removed here, and that nobody has it open."""
+    gone = decode_inode(encode(node))
+    gone.parent, gone.name, gone.nlink, gone.dirty = 0, b"", 0, 0
+    put_inode(t, gone)
+
+
 def drop_overlay_inode(t: Txn, ino: int) -> None:
     t.delete("oinodes", ino_key(ino))
     t.delete("ready", ino_key(ino))
