@@ -201,15 +201,6 @@ def test_what_an_ordinary_user_may_not_give_is_refused_with_a_way_out(
     assert ("fuse.conf" if option == "allow_other" else f"-o no{option}") in caught.value.hint
 
 
-def test_without_allow_other_even_the_permitted_is_refused(machines: Machines) -> None:
-    here = machines.mount()
-    (here / "public").touch()
-    assert _as(COLLEAGUE, "cat", here / "public").returncode == 0
-    machines.mount("allow_other=no")
-    assert "Permission denied" in _as(COLLEAGUE, "cat", here / "public").stderr
-    assert (here / "public").exists()
-
-
 def test_lists_that_nobody_would_enforce_are_not_promised(machines: Machines) -> None:
     machines.a.run("umount", "p", code=None)
     words = ("--transport", "libfuse", "-o", "acl")
