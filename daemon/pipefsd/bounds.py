@@ -27,9 +27,9 @@ class Bounds:
     """For checking a directory, mounting, unmounting."""
     retry_s: float = 60.0
     """Between attempts to mount an automount pipe that failed."""
-    idle_look_s: float = 5.0
+    idle_look_s: float = 2.0
     """Between looks whether a mount that is to go is still in use."""
-    status_s: float = 5.0
+    status_s: float = 10.0
     """Between status lines for the service manager; also how long a worker may take for one."""
     idle_exit_s: float = 30.0
     """A supervisor that a mount command started ends after so long without a mount."""

@@ -21,7 +21,8 @@ class AlreadyRunning(Busy):
         who = f"pid {pid}" if pid else "pid not known yet"
         super().__init__(
             f"another pipefsd already serves this home ({who}, lock {path})",
-            hint="Talk to it with pipefs mount, umount, status; or end it first",
+            hint="Talk to it with pipefs mount, umount, status. One that a mount command started "
+            "ends by itself after: pipefs [--system] umount --all",
         )
         self.pid = pid
 

@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     # First, for a service manager's descriptors must not be taken for our own.
     surroundings = take_surroundings(os.environ, unit=arguments.unit, of_user=not arguments.system)
+    if arguments.joined:
+        # Started by a mount command, whose own service manager is not ours to talk to.
+        surroundings = Surroundings()
     try:
         home = resolve_home(
             system=arguments.system, profile=arguments.profile, config_file=arguments.config

@@ -8,6 +8,7 @@ root, systemd-container and debootstrap.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ SOURCE = Path(__file__).parents[2]
 SUITE = "bookworm"
 PYTHON = (3, 11)
 """Its Python; wheels are built here for it."""
-PACKAGES = "systemd,systemd-sysv,dbus,fuse3,python3,python3-venv,procps"
+PACKAGES = "systemd,systemd-sysv,libpam-systemd,dbus,fuse3,python3,python3-venv,procps"
 VENV = "/opt/pipefs"
 BOOT_S = 60.0
 
@@ -38,18 +39,17 @@ def _run(*command: str | Path) -> None:
 def prepare(cache: Path) -> Path:
     """The tree with pipefs' dependencies, from the cache or made now; its path."""
     cache.mkdir(parents=True, exist_ok=True)
-    base, wheels = cache / "base", cache / "wheels"
-    if not (cache / "base.ready").exists():
+    base, wheels, stamp = cache / "base", cache / "wheels", cache / "ready"
+    key = hashlib.sha256(f"{SUITE} {PACKAGES}".encode() + (SOURCE / "setup.py").read_bytes())
+    if not (stamp.exists() and stamp.read_text() == key.hexdigest()):
+        stamp.unlink(missing_ok=True)
         shutil.rmtree(base, ignore_errors=True)
-        print(f"making {base} (a minute)", flush=True)
-        options = ("--variant=minbase", f"--include={PACKAGES}")
-        _run("debootstrap", *options, SUITE, base)
-        (cache / "base.ready").touch()
-    if not (cache / "wheels.ready").exists():
+        print(f"making {base} (a minute or two)", flush=True)
+        _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, base)
         _wheel(wheels, SOURCE)
         _inside(base, "python3", "-m", "venv", VENV)
         _pip(base, wheels, "pipefs")
-        (cache / "wheels.ready").touch()
+        stamp.write_text(key.hexdigest())
     return base
 
 

@@ -229,11 +229,17 @@ class Manager:
 
     def _say_job(self, kind: str) -> None:
         line = f"77 {NAME} {kind} running\n" if kind else ""
-        (self._tools / "jobs").write_text(f"12 other.service start waiting\n{line}")
+        self._say("jobs", f"12 other.service start waiting\n{line}")
         self._say_stored()
 
     def _say_stored(self) -> None:
-        (self._tools / "stored").write_text(f"{sum(map(len, self.store.values()))}\n")
+        self._say("stored", f"{sum(map(len, self.store.values()))}\n")
+
+    def _say(self, name: str, text: str) -> None:
+        # Replaced, not rewritten: `systemctl` must not read half of it.
+        fresh = self._tools / f"{name}.{threading.get_ident()}"
+        fresh.write_text(text)
+        fresh.replace(self._tools / name)
 
     def log(self) -> str:
         return (self.home.base / "journal").read_text(errors="replace")

@@ -224,6 +224,30 @@ def one_pipe(show: Show) -> None:
     assert "/srv/pipes/prices" not in show.mounts()
 
 
+def of_a_user(show: Show) -> None:
+    title("the service of a user: through fusermount3, kept across a restart")
+    show.ask("useradd -m anna && systemctl start user@$(id -u anna)")
+    # With the mode that udev gives it; the one of this host may be root's only.
+    show.ask("umount /dev/fuse && mknod -m 666 /dev/fuse c 10 229")
+    uid = show.ask("id -u anna")
+    as_anna = (
+        "cd / && setpriv --reuid anna --regid anna --init-groups env HOME=/home/anna "
+        f"XDG_RUNTIME_DIR=/run/user/{uid}"
+    )
+    show(f"{as_anna} pipefs create diary -o automount=yes")
+    show(f"{as_anna} pipefs service install")
+    show(f"{as_anna} systemctl --user enable --now pipefsd")
+    show(f"{as_anna} systemctl --user status pipefsd | grep -E 'Active|Status'")
+    assert "/home/anna/pipes/diary" in show.mounts()
+    show(
+        f"{as_anna} sh -c 'exec 3>~/pipes/diary/a; echo one >&3; systemctl --user restart pipefsd;"
+        " echo two >&3; exec 3>&-; cat ~/pipes/diary/a'"
+    )
+    show(f"{as_anna} systemctl --user disable --now pipefsd")
+    show(f"{as_anna} pipefs service uninstall")
+    assert "/home/anna/pipes/diary" not in show.mounts()
+
+
 def uninstall(show: Show) -> None:
     title("journal, uninstall")
     show("journalctl -u pipefsd -o short-iso --no-hostname -n 30")
@@ -270,6 +294,7 @@ def main() -> int:
             stop_during_copy(show, proxy, server, bucket)
             fstab(show)
             one_pipe(show)
+            of_a_user(show)
             machine.power_off()
             machine.boot()
             boot_order(show)

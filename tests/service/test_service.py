@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipefs.creation import create_pipe
+from pipefs.home import resolve_home
+from pipefs.registry import Registry
 from tests.mounted import Home, eventually
 from tests.seaweed import SeaweedServer
 from tests.service.manager import Manager
@@ -34,8 +37,11 @@ def manage(home: Home) -> Iterator[Manage]:
 
 
 def automount(home: Home, *names: str) -> None:
+    # In this process: the command line is not what these tests are about.
+    place = resolve_home(env=home.env)
+    place.make()
     for name in names:
-        home.create(name, "", "automount=yes")
+        create_pipe(Registry(place), name, None, {"automount": True})
 
 
 class Client:
