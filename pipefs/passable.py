@@ -57,7 +57,8 @@ def _try(staging: StagingArea, path: str, fd: int) -> str:
     time.sleep(_TICK_S)
     os.fdatasync(fd)  # a page that is dirty already is not noticed when it is written again
     with mmap.mmap(fd, mmap.PAGESIZE) as page:
-        page[0] = 255
+        # Read first: where the kernel then lets the write through as well, nothing is recorded.
+        page[0] = 255 - page[0]
     if os.fstat(fd).st_ctime_ns == before:
         return f"the disk of {staging.directory} does not record when a mapping was written"
     if not staging.in_use(path, readers=False) or not staging.in_use(path):
