@@ -16,6 +16,7 @@ import pytest
 
 from pipefs.stores.local import LocalStore
 from tests.mounted import SOURCE, Home, eventually, tree_of
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 from tests.slowproxy import slow_proxy
 
@@ -48,6 +49,11 @@ def _mount_after_kill(home: Home) -> Path:
     return home.mount("p")
 
 
+@promise(
+    "kill",
+    "Every change that was answered survives `kill -9` of all our processes, and goes up "
+    "after the next mount.",
+)
 def test_every_answered_operation_is_there_after_kill_9_and_goes_up(slow_home: Home) -> None:
     root = slow_home.mount("p")
     (root / "kept").write_bytes(b"in the store")
@@ -197,6 +203,10 @@ def reader(home: Home) -> Iterator[Home]:
     yield home
 
 
+@promise(
+    "replaced-worker",
+    "A killed worker is replaced, and what has files open goes on after a pause.",
+)
 def test_a_worker_that_is_killed_is_replaced_under_a_running_copy(reader: Home) -> None:
     root = reader.mount("p")
     data = os.urandom(64 << 20)

@@ -20,6 +20,7 @@ import pytest
 
 from pipefs.stores.local import LocalStore
 from tests.mounted import Home, eventually, tree_of
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 
 PACKAGES = [Path(json.__file__).parent, Path(asyncio.__file__).parent]
@@ -114,6 +115,10 @@ def _diff(a: Path, b: Path) -> str:
 # --- trees and tools -------------------------------------------------------------------------
 
 
+@promise(
+    "objects",
+    "Each file is one object at its own key, with equal bytes.",
+)
 def test_a_copied_tree_is_objects_at_their_own_keys_and_comes_back_from_anywhere(
     place: Place,
 ) -> None:
@@ -149,6 +154,11 @@ def test_rsync_a_second_time_transfers_nothing(place: Place) -> None:
     assert "files transferred: 0" in third.stdout
 
 
+@promise(
+    "save-by-rename",
+    "A temporary file that is renamed into place within the quiet period makes one version at "
+    "the final key and no object of its own.",
+)
 def test_an_editors_save_makes_one_version_and_no_temporary_object(place: Place) -> None:
     folder = place.folder("edited")
     (folder / "notes.md").write_text("first")
@@ -350,6 +360,10 @@ def test_walking_finds_the_hidden_and_the_nested_and_no_snapshots(local: Place) 
     assert set(tree_of(folder)) == {"a", "a/b", "a/b/c", "a/b/.hidden", "a/b/c/deep"}
 
 
+@promise(
+    "markers",
+    "A directory that stays empty for the quiet period gets a marker object.",
+)
 def test_an_empty_directory_gets_a_marker_and_keeps_it(place: Place) -> None:
     place.folder("empty")
     eventually(lambda: "" in place.objects("empty/"), "the marker is in the store")
@@ -367,6 +381,10 @@ def test_statfs_shows_free_space_and_what_is_used(local: Place) -> None:
     assert str(local.root) in done.stdout
 
 
+@promise(
+    "unlink-store",
+    "The object of a removed file is deleted after it, and handles here go on with its bytes.",
+)
 def test_an_unlinked_file_keeps_its_data_while_it_is_open(place: Place) -> None:
     path = place.folder("unlinked") / "x"
     path.write_bytes(b"abc" * 1000)
@@ -404,6 +422,10 @@ def test_the_usual_errors_are_the_usual_errors(local: Place) -> None:
 # --- what the mount says -----------------------------------------------------------------------
 
 
+@promise(
+    "read-only",
+    "On a mount with `--read-only` every change is `EROFS`, and everything can be read.",
+)
 def test_a_read_only_mount_says_erofs_to_every_change(local: Place) -> None:
     folder = local.folder("frozen")
     (folder / "x").write_text("x")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounted import Home, eventually, small_disk, tree_of
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
@@ -53,6 +54,10 @@ def test_reads_go_on_uncached_when_the_cache_disk_is_full(
         s3.kill_all()
 
 
+@promise(
+    "no-space",
+    "A full staging disk is `ENOSPC` to the writer, and nothing half-written goes up.",
+)
 def test_a_full_staging_disk_is_enospc_and_nothing_half_written_goes_up(
     s3: Home, seaweed: SeaweedServer, bucket: str
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounted import Home, eventually, tree_of
+from tests.promises.promised import promise
 from tests.seaweed import READER_ACCESS_KEY, READER_SECRET_KEY, SeaweedServer, free_ports
 from tests.slowproxy import SlowProxy, slow_proxy
 
@@ -284,6 +285,10 @@ def test_flush_with_a_timeout_ends_with_124_and_says_what_remains(
     behind.flush("p")
 
 
+@promise(
+    "read-error",
+    "A read of bytes that cannot be fetched is `EIO`, and the log says why.",
+)
 def test_reading_what_cannot_be_fetched_is_an_error_and_no_hang(
     behind: Home, proxy: SlowProxy, seaweed: SeaweedServer, bucket: str
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounted import Home, eventually, tree_of
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 
 
@@ -85,6 +86,10 @@ def _says(path: Path, content: bytes) -> bool:
 # --- seen by the other -----------------------------------------------------------------------
 
 
+@promise(
+    "seen-elsewhere",
+    "A closed file appears on other machines by itself, and so do its changes and its removal.",
+)
 def test_a_closed_file_appears_on_the_other_machine_by_itself(pair: Pair) -> None:
     (pair.on_a / "appears").write_bytes(b"one")
     eventually(lambda: _says(pair.on_b / "appears", b"one"), "the file is seen")
@@ -117,6 +122,10 @@ def test_a_tree_is_the_same_on_a_machine_that_comes_later(pair: Pair) -> None:
         late.close()
 
 
+@promise(
+    "attributes-elsewhere",
+    "Links, modes and times go to other machines by commits, without a new version of any object.",
+)
 def test_links_modes_and_times_arrive(pair: Pair) -> None:
     folder = pair.on_a / "attributes"
     folder.mkdir(mode=0o750)
@@ -151,6 +160,11 @@ def test_links_modes_and_times_arrive(pair: Pair) -> None:
     assert len(found["Versions"]) == 1
 
 
+@promise(
+    "rename-elsewhere",
+    "A renamed directory appears elsewhere whole, before its objects have followed by copies "
+    "inside the store.",
+)
 def test_a_renamed_directory_of_300_files_is_seen_whole_before_the_copies_are_done(
     pair: Pair,
 ) -> None:
@@ -180,6 +194,11 @@ def test_a_renamed_directory_of_300_files_is_seen_whole_before_the_copies_are_do
         assert (pair.on_b / "after" / f"f{n}").read_text() == f"{n}"
 
 
+@promise(
+    "version-of-a-handle",
+    "An open handle reads the version that was current when its name was looked up, to the "
+    "end, whatever is written elsewhere.",
+)
 def test_an_open_handle_reads_its_version_to_the_end(pair: Pair) -> None:
     old, new = os.urandom(6 << 20), os.urandom(6 << 20)
     (pair.on_a / "held").write_bytes(old)
@@ -195,6 +214,11 @@ def test_an_open_handle_reads_its_version_to_the_end(pair: Pair) -> None:
         assert os.fstat(held.fileno()).st_size == len(old)
 
 
+@promise(
+    "removed-elsewhere",
+    "A file that is removed elsewhere is read to the end by who has it open here, also what "
+    "was not cached.",
+)
 def test_a_file_removed_elsewhere_is_read_to_the_end_by_who_has_it_open(pair: Pair) -> None:
     data = os.urandom(3 << 20)
     (pair.on_a / "going").write_bytes(data)
@@ -211,6 +235,11 @@ def test_a_file_removed_elsewhere_is_read_to_the_end_by_who_has_it_open(pair: Pa
 # --- conflicts -------------------------------------------------------------------------------
 
 
+@promise(
+    "two-writers",
+    "When two machines change the same version both contents are kept, on both machines, and "
+    "the user is told.",
+)
 def test_two_writers_from_the_same_base_lose_nothing_and_are_told(pair: Pair) -> None:
     (pair.on_a / "q3.csv").write_text("base")
     pair.a.flush("p")
@@ -241,6 +270,11 @@ def test_two_writers_from_the_same_base_lose_nothing_and_are_told(pair: Pair) ->
     assert pair.b.status("p")["conflicts"] == 0
 
 
+@promise(
+    "two-makers",
+    "A name that is made on two machines at once is kept twice: `O_EXCL` and locks count on "
+    "one machine.",
+)
 def test_a_file_made_on_both_machines_is_kept_twice(pair: Pair) -> None:
     (pair.on_a / "made.txt").write_text("a's")
     (pair.on_b / "made.txt").write_text("b's")
@@ -251,6 +285,10 @@ def test_a_file_made_on_both_machines_is_kept_twice(pair: Pair) -> None:
     assert found == {"a's", "b's"}
 
 
+@promise(
+    "change-wins",
+    "A change wins over a removal elsewhere.",
+)
 def test_a_change_wins_over_a_removal(pair: Pair) -> None:
     (pair.on_a / "wanted").write_text("base")
     pair.a.flush("p")
@@ -296,6 +334,10 @@ def test_another_tools_write_meanwhile_is_a_conflict_and_not_overwritten(pair: P
     assert "contested.txt" in [c["path"] for c in pair.a.status("p")["conflict_list"]]
 
 
+@promise(
+    "dot-pipefs",
+    "Deleting `.pipefs/` in the bucket loses no content and no name that a machine knows.",
+)
 def test_deleting_the_folder_dot_pipefs_loses_nothing(pair: Pair) -> None:
     (pair.on_a / "survives").mkdir()
     for n in range(20):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounted import Home
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 from tests.slowproxy import SlowProxy, slow_proxy
 
@@ -65,6 +66,10 @@ def place(seaweed: SeaweedServer) -> Iterator[Place]:
             home.close()
 
 
+@promise(
+    "copies",
+    "A copy (`cp`) of a whole file that is in the store takes no disk and moves no bytes.",
+)
 def test_cp_of_a_large_file_uses_no_disk_and_sends_no_bytes(place: Place) -> None:
     data = noise(BIG, 1)
     source, copy = place.root / "big", place.root / "copy"

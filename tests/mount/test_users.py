@@ -22,6 +22,7 @@ from pipefs.errors import Refused
 from pipefs.mountinfo import read_mounts
 from tests.mount.daemons import Daemon, fresh_daemon
 from tests.mounted import NOBODY, Home, eventually
+from tests.promises.promised import promise
 from tests.seaweed import READER_ACCESS_KEY, READER_SECRET_KEY, SeaweedServer
 
 COLLEAGUE = 1234
@@ -136,6 +137,11 @@ def test_new_files_keep_their_makers_ids_whatever_is_shown_here(
     eventually(arrived, "the other machine shows who made them")
 
 
+@promise(
+    "chown-shown",
+    "Where `owner` shows all files as somebody's, `chown` to anybody else is `EPERM`, and "
+    "stored ids stay.",
+)
 def test_chown_where_ids_are_shown_as_somebodys_changes_nothing(machines: Machines) -> None:
     path = machines.mount("owner=stored") / "given"
     path.touch()

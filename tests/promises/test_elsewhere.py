@@ -98,8 +98,9 @@ def _files(root: Path) -> None:
 
 def _names(folder: Path, longest: int) -> None:
     folder.mkdir()
-    half = longest // 3 * 3
-    long = [b"n" * longest, "ü".encode() * (longest // 2), b"\xff" * (half // 3), b"%5C" * (longest // 5 - 3)]
+    # The last two are three and more times as long in a key.
+    long = [b"n" * longest, "ü".encode() * (longest // 2)]
+    long += [b"\xff" * (longest // 3), b"%5C" * (longest // 5 - 3)]
     for number, name in enumerate([*ODD, *long]):
         for kind in ("file", "folder", "link"):
             (folder / kind).mkdir(exist_ok=True)
