@@ -11,7 +11,6 @@ Thread-safe. Starts no thread and waits for the network only where a method says
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -33,6 +32,7 @@ from pipefs.records import (
 from pipefs.rescue import rescue
 from pipefs.staging import StagingArea
 from pipefs.stores.base import Store
+from pipefs.times import stamp_ns
 
 
 class Volume(LiveTree):
@@ -51,10 +51,9 @@ class Volume(LiveTree):
         reader: ContentReader,
         *,
         prefix_bytes: int = 0,
-        clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        files = LocalFiles(db, staging, reader, clock=clock)
-        super().__init__(db, files, prefix_bytes=prefix_bytes, clock=clock)
+        files = LocalFiles(db, staging, reader)
+        super().__init__(db, files, prefix_bytes=prefix_bytes, clock=stamp_ns)
         self.store = store
         self.cache = cache
         self.reader = reader

@@ -30,11 +30,11 @@ CACHE_S = 3600.0
 
 
 def set_id_cleared(node: Inode) -> int | None:
-    """Permission bits of a file without its set-id bits; None: it has none."""
+    """Permission bits without the set-id bits; None: there are none, or it is a directory."""
     cleared = node.mode & ~stat.S_ISUID
     if node.mode & stat.S_IXGRP:
         cleared &= ~stat.S_ISGID
-    return stat.S_IMODE(cleared) if node.is_file and cleared != node.mode else None
+    return stat.S_IMODE(cleared) if not node.is_dir and cleared != node.mode else None
 
 
 class Serving:

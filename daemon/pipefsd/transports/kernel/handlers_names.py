@@ -6,9 +6,9 @@ No policy and no error handling here: what an operation raises goes to the dispa
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable
 
+from pipefs.times import stamp_ns
 from pipefsd.transports.base import Caller, Operations, ReadReply, SetAttr
 from pipefsd.transports.kernel import wire
 
@@ -80,7 +80,7 @@ class NameHandlers:
         ) = wire.SETATTR_IN.unpack_from(request, _BODY)
         # fmt: on
         change = SetAttr(kill_suidgid=bool(valid & wire.FATTR_KILL_SUIDGID))
-        now_ns = time.time_ns()  # one moment for both times
+        now_ns = stamp_ns()  # one moment for both times
         if valid & wire.FATTR_MODE:
             change.mode = mode & 0o7777
         if valid & wire.FATTR_UID:

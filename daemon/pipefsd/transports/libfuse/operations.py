@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any  # what comes from fusepy
 
 import fuse
 
+from pipefs.times import stamp_ns
 from pipefsd.transports.base import (
     Attr,
     Caller,
@@ -218,7 +218,7 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
 
     def set_times(self, path: bytes, times: list[tuple[int, int]] | None) -> None:
         """(seconds, ns) of access and of change; ns may be UTIME_NOW or UTIME_OMIT."""
-        now = time.time_ns()
+        now = stamp_ns()
         wanted: list[int | None] = [
             now if ns == UTIME_NOW else None if ns == UTIME_OMIT else seconds * 10**9 + ns
             for seconds, ns in times or [(0, UTIME_NOW)] * 2
