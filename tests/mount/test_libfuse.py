@@ -183,6 +183,22 @@ def test_replacing_an_open_file_is_one_step(place: Path, fs: Watched) -> None:
     assert (fs.calls["rename"], fs.calls["unlink"]) == (1, 0)
 
 
+def test_a_file_that_was_replaced_after_its_lookup_is_looked_up_again(place: Path) -> None:
+    (place / "file").write_bytes(b"old")
+    (place / "new").write_bytes(b"new")
+    seen = os.open(place / "file", os.O_PATH)
+    try:
+        os.rename(place / "new", place / "file")
+        # Who comes by the name repeats the lookup at this errno; ENOENT would be the end of it.
+        with pytest.raises(OSError) as caught:
+            os.open(f"/proc/self/fd/{seen}", os.O_RDONLY)
+        assert caught.value.errno == errno.ESTALE
+    finally:
+        os.close(seen)
+    with pytest.raises(FileNotFoundError):
+        os.open(place / "new", os.O_RDONLY)
+
+
 def test_names_like_those_of_libfuse_are_ordinary_names(place: Path) -> None:
     path = place / ".fuse_hidden0000000200000001"
     (place / "file").write_bytes(b"mine")

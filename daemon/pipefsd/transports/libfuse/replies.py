@@ -1,4 +1,7 @@
-"""What libfuse answers about attributes, corrected on its way to the kernel.
+"""What libfuse answers, corrected on its way to the kernel.
+
+libfuse finds a file by its path, so a file that was replaced after the kernel had looked it up is
+gone for it (ENOENT), though its name is there. ESTALE makes the kernel look the name up again.
 
 libfuse gives each name of a file a number of its own, so the kernel takes two hard links for two
 files, and would show the attributes of one for a while after the other was changed. So it is told
@@ -23,11 +26,18 @@ from pipefsd.transports.libfuse import library
 from pipefsd.transports.libfuse.requests import (
     CREATE,
     GETATTR,
+    GETXATTR,
     LINK,
+    LISTXATTR,
     LOOKUP,
     MKDIR,
     MKNOD,
+    OPEN,
+    OPENDIR,
+    READLINK,
+    REMOVEXATTR,
     SETATTR,
+    SETXATTR,
     SYMLINK,
     Request,
 )
@@ -36,7 +46,13 @@ log = logging.getLogger(__name__)
 
 _ENTRY = frozenset((LOOKUP, SYMLINK, MKNOD, MKDIR, LINK, CREATE))
 _ATTR = frozenset((GETATTR, SETATTR))
-_ERROR = struct.Struct("=xxxxi")
+_OF_FILES = frozenset(
+    (GETATTR, SETATTR, READLINK, LINK, OPEN, OPENDIR, SETXATTR, GETXATTR, LISTXATTR, REMOVEXATTR)
+)
+"""Requests about a file that was looked up before, for which no ENOENT is right."""
+_CORRECTED = _ENTRY | _ATTR | _OF_FILES
+_ERROR = struct.Struct("=i")
+_ERROR_AT = 4
 _U64 = struct.Struct("=Q")
 _U32 = struct.Struct("=I")
 _ENTRY_TTL, _ENTRY_TTL_NS, _ENTRY_NLINK = 24, 36, 104
@@ -58,12 +74,16 @@ class Replies:
 
     def channel(self) -> int:
         """Where libfuse is to send the reply to the thread's request."""
-        corrected = self._request.opcode in _ENTRY or self._request.opcode in _ATTR
+        corrected = self._request.opcode in _CORRECTED
         return self._ours if corrected and sys.platform == "linux" else self._kernel
 
     def _send(self, channel: int, parts: Any, count: int) -> int:
         try:
-            if count > 1 and not _ERROR.unpack_from(_memory(parts[0]))[0]:
+            header = _memory(parts[0])
+            (error,) = _ERROR.unpack_from(header, _ERROR_AT)
+            if error == -errno.ENOENT and self._request.opcode in _OF_FILES:
+                _ERROR.pack_into(header, _ERROR_AT, -errno.ESTALE)
+            elif not error and self._request.opcode in _ENTRY | _ATTR:
                 self._correct(_memory(parts[1]))
             sent: int = library.send(self._kernel, parts, count)
             return sent
