@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from pipefs import protocol
+from pipefs import installed_service, protocol
 from pipefs.errors import Corrupt, PipefsError, Refused, TimedOut
 from pipefs.home import Home
 from pipefs.protocol import (
@@ -35,6 +35,9 @@ from pipefs.protocol import (
 
 START_TIMEOUT_S = 15.0
 """A supervisor answers in about a second; boto3 on a cold disk takes several."""
+
+SERVICE_START_S = 60.0
+"""For systemd to bring the service up as far as its control socket."""
 
 MOUNT_TIMEOUT_S = 180.0
 """A first mount lists the bucket, within the daemon's own deadlines; this only stops a hang."""
@@ -195,11 +198,13 @@ def connect_or_start(
 ) -> SupervisorClient:
     """The supervisor of a home, started if none answers; returns when it answers.
 
-    The new process is detached: its own session, output to `state/log/pipefsd.log`, environment
-    passed on. Two callers at once may start two; the second one finds the first and ends.
+    Where a service is installed for the home, systemd starts it. Else the new process is detached:
+    its own session, output to `state/log/pipefsd.log`, environment passed on. Two callers at once
+    may start two; the second one finds the first and ends.
 
     Raises:
         PipefsError: it did not come up in `START_TIMEOUT_S`; the message quotes its log.
+        TimedOut: the service did not come up.
     """
     client = SupervisorClient(home)
     try:
@@ -207,12 +212,33 @@ def connect_or_start(
         return client
     except NotRunning:
         pass
+    if not config_file and installed_service.start(home):
+        _wait_for_service(client)
+        return client
     home.make()
     log = home.logs / "pipefsd.log"
     start_bytes = log.stat().st_size if log.exists() else 0
     child = _spawn(home, log, system=system, config_file=config_file)
     _wait_for_supervisor(client, child, log, start_bytes)
     return client
+
+
+def _wait_for_service(client: SupervisorClient) -> None:
+    began = time.monotonic()
+    while True:
+        try:
+            client.ping()
+            return
+        except (NotRunning, TimedOut):
+            waited_s = time.monotonic() - began
+            # At first it may still be the failure of an earlier start.
+            gave_up = waited_s > 2.0 and installed_service.has_failed(client.home)
+            if gave_up or waited_s > SERVICE_START_S:
+                raise TimedOut(
+                    "pipefsd.service did not come up",
+                    hint="See: journalctl -u pipefsd · in /etc/fstab a pipe needs _netdev",
+                ) from None
+        time.sleep(0.1)
 
 
 def _spawn(

@@ -23,8 +23,8 @@ import msgspec
 import pipefs
 from pipefs.errors import Corrupt, Refused
 from pipefs.home import Home
+from pipefs.installed_service import UNIT, user_units
 
-UNIT: Final = "pipefsd.service"
 TEMPLATE_PYTHON: Final = "/usr/bin/python3"
 NOTIFY_RELOAD_SINCE: Final = 253
 """systemd that waits for a reload to be done."""
@@ -91,8 +91,7 @@ def service_files(
         return _fill(text, python, extra, systemd_version)
 
     if home.kind == "user":
-        folder = Path(os.environ.get("XDG_CONFIG_HOME") or home.config.parent) / "systemd/user"
-        return [File(folder / UNIT, unit(f"user/{UNIT}"))]
+        return [File(user_units(home) / UNIT, unit(f"user/{UNIT}"))]
     units = Path("/etc/systemd/system")
     return [
         *(File(units / name, unit(name)) for name in (UNIT, "pipefs@.service")),

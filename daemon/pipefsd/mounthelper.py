@@ -10,9 +10,7 @@ the kernel lets only us.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from pipefs.cli.app import message_text
-from pipefs.errors import AccessDenied, PipefsError, Refused, TimedOut, UsageError
+from pipefs.errors import AccessDenied, PipefsError, Refused, UsageError
 from pipefs.home import Home, resolve_home
 from pipefs.protocol import Mount, Mounted
 
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
 
 USAGE, SYSTEM, INTERNAL, INTERRUPTED, FAILED = 1, 2, 4, 8, 32
 """Exit codes of mount(8)."""
-
-SERVICE_START_S: Final = 60.0
-"""For systemd to bring our service up as far as its control socket."""
 
 IGNORED: Final = frozenset(
     (
@@ -130,6 +125,7 @@ def _take(order: Order, option: str, sloppy: bool) -> None:
 def run(order: Order) -> None:
     """Mount; returns when it answers. Raises `PipefsError`."""
     from pipefs.cli.mounting import mount_options
+    from pipefs.client import connect_or_start
     from pipefs.target import split_snapshot
 
     if order.fake:
@@ -148,7 +144,7 @@ def run(order: Order) -> None:
         transport=order.transport,
         options=options,
     )
-    client = _daemon(home, order, system)
+    client = connect_or_start(home, system=system, config_file=order.config_file or None)
     mounted = _mount_here(home, client, request) or client.mount(request)
     for warning in mounted.warnings:
         print(f"mount.pipefs: {warning}", file=sys.stderr)
@@ -181,50 +177,6 @@ def _mount_here(home: Home, client: SupervisorClient, request: Mount) -> Mounted
         os.close(descriptor)
     mountpoint.probe_mount(answer.path)
     return mounted
-
-
-def _daemon(home: Home, order: Order, system: bool) -> SupervisorClient:
-    from pipefs.client import NotRunning, SupervisorClient, connect_or_start
-
-    client = SupervisorClient(home)
-    if home.kind == "system" and not home.profile and not order.config_file:
-        try:
-            client.ping()
-            return client
-        except NotRunning:
-            if _start_service():
-                return _wait_for(client)
-    return connect_or_start(home, system=system, config_file=order.config_file or None)
-
-
-def _start_service() -> bool:
-    """Have systemd start the daemon's service, if there is one. A daemon that we started would
-    live in the mount unit we run in, and end with it."""
-    if not os.path.isdir("/run/systemd/system"):
-        return False
-    # --no-block: at boot the service may have to wait for a target that waits for this mount.
-    command = ["systemctl", "start", "--no-block", "pipefsd.service"]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def _wait_for(client: SupervisorClient) -> SupervisorClient:
-    from pipefs.client import NotRunning
-
-    deadline = time.monotonic() + SERVICE_START_S
-    while True:
-        try:
-            client.ping()
-            return client
-        except (NotRunning, TimedOut):
-            if time.monotonic() > deadline:
-                raise TimedOut(
-                    f"pipefsd.service did not come up within {SERVICE_START_S:g} s",
-                    hint="See: journalctl -u pipefsd · in /etc/fstab a pipe needs _netdev",
-                ) from None
-        time.sleep(0.1)
 
 
 def main() -> int:

@@ -83,9 +83,8 @@ class Pulse:
         own and is not asked."""
         worker = mount.worker
         try:
-            probe = partial(mountpoint.probe_mount, mount.directory)
-            await run_errand(probe, timeout_s=within_s, what=f"{mount.label}: first answer")
-        except TimedOut:
+            await _look(mount, within_s)
+        except (TimedOut, TimeoutError):
             if mount.state != "live" or mount.worker is not worker or worker is None:
                 return True
             message = "the mount does not answer, replacing its worker"
@@ -95,6 +94,17 @@ class Pulse:
         except PipefsError:
             pass  # An error is an answer.
         return True
+
+
+async def _look(mount: Mounted, within_s: float) -> None:
+    """Return when it answered; raises `TimedOut`, TimeoutError, or what it answered."""
+    if mount.plan.given and mount.worker is not None:
+        # On an automount point a look counts as use, and the idle timeout would never come.
+        async with asyncio.timeout(within_s):
+            await mount.worker.ask()
+        return
+    probe = partial(mountpoint.probe_mount, mount.directory)
+    await run_errand(probe, timeout_s=within_s, what=f"{mount.label}: first answer")
 
 
 async def _figures(mount: Mounted, within_s: float) -> Figures:

@@ -11,9 +11,7 @@ import click
 from pipefs.cli.app import App, Group, pass_app
 from pipefs.errors import Refused
 from pipefs.home import Home
-
-BOOTED = Path("/run/systemd/system")
-"""There where systemd runs as the first process (sd_booted)."""
+from pipefs.installed_service import UNIT, is_booted, systemctl
 
 
 @click.group(cls=Group, short_help="Run as a systemd service.")
@@ -71,10 +69,10 @@ def install_service(app: App, root: str, dry_run: bool) -> None:
 @pass_app
 def uninstall_service(app: App, root: str, dry_run: bool) -> None:
     """Remove what `service install` wrote, and nothing else. Pipes, settings and data stay."""
-    from pipefs.unitfiles import UNIT, uninstall
+    from pipefs.unitfiles import uninstall
 
     home, base = _home(app, root), Path(root).absolute()
-    control = _systemctl(home)
+    control = systemctl(home)
     if not dry_run and _reaches_systemd(home, root):
         active = subprocess.run([*control, "is-active", "--quiet", UNIT], check=False)
         if active.returncode == 0:
@@ -104,14 +102,10 @@ def _home(app: App, root: str) -> Home:
     return home
 
 
-def _systemctl(home: Home) -> list[str]:
-    return ["systemctl"] if home.kind == "system" else ["systemctl", "--user"]
-
-
 def _reaches_systemd(home: Home, root: str) -> bool:
-    if root != "/" or not BOOTED.is_dir():
+    if root != "/" or not is_booted():
         return False
-    command = [*_systemctl(home), "show", "--property=Version"]
+    command = [*systemctl(home), "show", "--property=Version"]
     try:
         return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -122,17 +116,17 @@ def _reload_systemd(app: App, home: Home, root: str) -> None:
     """Have systemd read the units, where it runs."""
     if not _reaches_systemd(home, root):
         return
-    command = [*_systemctl(home), "daemon-reload"]
+    command = [*systemctl(home), "daemon-reload"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode:
         app.warn(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _next_steps(app: App, home: Home, root: str) -> list[str]:
-    control = " ".join(_systemctl(home))
+    control = " ".join(systemctl(home))
     if root != "/":
         return []
-    if not BOOTED.is_dir():
+    if not is_booted():
         daemon = "pipefsd --system" if home.kind == "system" else "pipefsd"
         return [f"systemd does not run here; without it the daemon is started by: {daemon}"]
     steps = [f"next: {control} enable --now pipefsd"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -44,12 +45,18 @@ CREDENTIALS = f"[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key
 class Show:
     """Runs commands inside and prints them with what they said."""
 
+    PROMPT = "#"
+
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
+    def before(self, command: str) -> str:
+        """`command` as whoever types it has it run."""
+        return command
+
     def __call__(self, command: str, *, code: int = 0) -> str:
-        done = self.machine.run(command, check=False)
-        print(f"# {command}\n{done.stdout.rstrip()}".rstrip(), flush=True)
+        done = self.machine.run(self.before(command), check=False)
+        print(f"{self.PROMPT} {command}\n{done.stdout.rstrip()}".rstrip(), flush=True)
         journal = f"exit code {done.returncode}, not {code}" if done.returncode != code else ""
         if journal:
             print(self.machine.run("journalctl -n 60", check=False).stdout)
@@ -57,7 +64,7 @@ class Show:
         return done.stdout
 
     def ask(self, command: str) -> str:
-        """Silently."""
+        """The same, silently."""
         return self.machine.run(command).stdout.strip()
 
     def mounts(self) -> list[str]:
@@ -75,6 +82,17 @@ class Show:
             ),
             "the service is active again",
         )
+
+
+class Anna(Show):
+    """A user of the machine."""
+
+    PROMPT = "$"
+
+    def before(self, command: str) -> str:
+        who = "setpriv --reuid anna --regid anna --init-groups"
+        env = "env HOME=/home/anna XDG_RUNTIME_DIR=/run/user/$(id -u anna)"
+        return f"cd / && {who} {env} sh -c {shlex.quote(command)}"
 
 
 def title(text: str) -> None:
@@ -196,7 +214,7 @@ def fstab(show: Show) -> None:
     title("/etc/fstab: mount, and x-systemd.automount")
     show.ask("mkdir -p /srv/fstab /srv/auto")
     lines = (
-        "prices /srv/fstab pipefs _netdev,nofail,noauto,noexec 0 0",
+        "prices /srv/fstab pipefs _netdev,nofail,noexec 0 0",
         "notes /srv/auto fuse.pipefs _netdev,nofail,noauto,x-systemd.automount 0 0",
     )
     with open(show.machine.tree / "etc/fstab", "a") as file:
@@ -216,6 +234,12 @@ def fstab(show: Show) -> None:
 
 
 def one_pipe(show: Show) -> None:
+    title("a mount command starts the service, not a daemon beside it")
+    show(
+        "systemctl stop pipefsd && pipefs --system mount prices && systemctl is-active -q pipefsd"
+        " || systemctl show pipefsd --property=ActiveState"
+    )
+    show("pipefs --system umount prices")
     title("pipefs@.service: one pipe that comes and goes by itself")
     show("systemctl start pipefs@prices && findmnt -rn -t fuse.pipefs -o TARGET")
     show("systemctl restart pipefsd && systemctl is-active pipefs@prices")
@@ -228,24 +252,21 @@ def of_a_user(show: Show) -> None:
     title("the service of a user: through fusermount3, kept across a restart")
     show.ask("useradd -m anna && systemctl start user@$(id -u anna)")
     # With the mode that udev gives it; the one of this host may be root's only.
-    show.ask("umount /dev/fuse && mknod -m 666 /dev/fuse c 10 229")
-    uid = show.ask("id -u anna")
-    as_anna = (
-        "cd / && setpriv --reuid anna --regid anna --init-groups env HOME=/home/anna "
-        f"XDG_RUNTIME_DIR=/run/user/{uid}"
+    show.ask("umount -l /dev/fuse && rm -f /dev/fuse && mknod -m 666 /dev/fuse c 10 229")
+    anna = Anna(show.machine)
+    anna("pipefs create diary -o automount=yes")
+    anna("pipefs service install")
+    anna("systemctl --user enable --now pipefsd")
+    anna("systemctl --user status pipefsd | grep -E 'Active|Status'")
+    assert "/home/anna/pipes/diary" in anna.mounts()
+    said = anna(
+        "exec 3>~/pipes/diary/a; echo one >&3; systemctl --user restart pipefsd; echo two >&3; "
+        "exec 3>&-; cat ~/pipes/diary/a"
     )
-    show(f"{as_anna} pipefs create diary -o automount=yes")
-    show(f"{as_anna} pipefs service install")
-    show(f"{as_anna} systemctl --user enable --now pipefsd")
-    show(f"{as_anna} systemctl --user status pipefsd | grep -E 'Active|Status'")
-    assert "/home/anna/pipes/diary" in show.mounts()
-    show(
-        f"{as_anna} sh -c 'exec 3>~/pipes/diary/a; echo one >&3; systemctl --user restart pipefsd;"
-        " echo two >&3; exec 3>&-; cat ~/pipes/diary/a'"
-    )
-    show(f"{as_anna} systemctl --user disable --now pipefsd")
-    show(f"{as_anna} pipefs service uninstall")
-    assert "/home/anna/pipes/diary" not in show.mounts()
+    assert said == "one\ntwo\n"
+    anna("systemctl --user disable --now pipefsd")
+    anna("pipefs service uninstall")
+    assert "/home/anna/pipes/diary" not in anna.mounts()
 
 
 def uninstall(show: Show) -> None:
@@ -260,7 +281,9 @@ def uninstall(show: Show) -> None:
 def boot_order(show: Show) -> None:
     title("boot: mounted by itself, after network-online.target; powered off in order")
     show("systemctl show pipefsd --property=After | tr ' ' '\\n' | grep -x network-online.target")
-    assert show.mounts() == ["/srv/pipes/sales"]
+    eventually(lambda: len(show.mounts()) == 2, "fstab's line is mounted")
+    show("findmnt -t fuse.pipefs")
+    assert show.mounts() == ["/srv/fstab", "/srv/pipes/sales"]
     show("systemctl status pipefsd | grep -E 'Active|Status'")
 
 

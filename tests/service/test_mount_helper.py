@@ -46,6 +46,3 @@ def test_it_returns_when_the_mount_answers_and_joins_a_daemon_that_runs(home: Ho
     assert unknown.returncode == 32 and 'no pipe "nosuch"' in unknown.stderr
     wrong = helper(home, "sales", home.base, "-o", "colour=red")
     assert wrong.returncode == 1 and "colour" in wrong.stderr
-    subprocess.run(["umount", home.base / "sales"], check=True)
-    assert helper(home, "sales", home.base / "sales").returncode == 0
-    assert (home.base / "sales" / "a").read_text() == "hello"
