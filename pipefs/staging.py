@@ -100,7 +100,9 @@ class StagingArea:
         if self._spares:
             try:
                 os.rename(self._spares.pop(), path)
-                return os.open(path, os.O_RDWR if write else os.O_RDONLY)
+                fd = os.open(path, os.O_RDWR if write else os.O_RDONLY)
+                os.utime(fd)  # a file that stays empty shows this time
+                return fd
             except (IndexError, FileNotFoundError):
                 pass  # another thread took the last one; somebody cleaned up
         flags = os.O_RDWR if write else os.O_RDONLY

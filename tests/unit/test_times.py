@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import time
 from pathlib import Path
 
+from pipefs.staging import Sidecar, StagingArea
 from pipefs.times import stamp_ns
 
 
@@ -19,3 +23,14 @@ def test_a_stamp_is_of_now(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     assert abs(stamp_ns() - path.stat().st_mtime_ns) < 60 * 10**9
+
+
+def test_a_staging_file_that_was_another_files_has_the_time_of_now(tmp_path: Path) -> None:
+    area = StagingArea(tmp_path)
+    os.close(area.create(Sidecar(7, "old", stat.S_IFREG | 0o644, "w1"), 0))
+    area.remove(7)
+    time.sleep(0.05)  # more than a tick: the other file's time must differ
+    before = stamp_ns()
+    fd = area.create(Sidecar(8, "new", stat.S_IFREG | 0o644, "w2"), 0)
+    assert os.fstat(fd).st_mtime_ns >= before
+    os.close(fd)
