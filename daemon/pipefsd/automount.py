@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import fields
 
 from pipefs.config import SPECS, Settings
@@ -36,17 +37,20 @@ class Automount:
         """Labels of mounts that go as soon as they are idle."""
         self._mounts = mounts
 
-    async def start(self, first: list[Mount]) -> bool:
-        """Mount `first` and the automount pipes at the same time; True when one of `first`
-        failed."""
+    async def start(self, first: list[Mount], again: list[Mount]) -> bool:
+        """Mount `first`, the automount pipes, and what was mounted by hand before a restart, all
+        at the same time; True when one of `first` failed."""
         names = {m.name for m in first}
         found = self._wanted() or []
         table = self._mounts.table
         missing = [n for n in found if n not in names and not _is_served(table.get(n))]
-        return await self._mount(first, missing)
+        return await self._mount(first, missing, again)
 
-    async def _mount(self, first: list[Mount], missing: list[str]) -> bool:
+    async def _mount(
+        self, first: list[Mount], missing: list[str], again: Sequence[Mount] = ()
+    ) -> bool:
         wanted = [(m, False) for m in first] + [(Mount(n), True) for n in missing]
+        wanted += [(m, False) for m in again]
         works = (self._mounts.mount(m, automatic=automatic) for m, automatic in wanted)
         results = await asyncio.gather(*works, return_exceptions=True)
         for (request, _), result in zip(wanted, results, strict=True):
@@ -100,7 +104,7 @@ class Automount:
                 self._let_go(label, entry)
             else:
                 _report_changes(self._mounts, label, entry)
-        await self.start([])
+        await self.start([], [])
 
     def _let_go(self, label: str, entry: Entry) -> None:
         if label not in self.leaving:

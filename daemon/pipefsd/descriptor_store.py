@@ -3,7 +3,8 @@
 As long as some process holds the /dev/fuse descriptor, the kernel keeps the mount: with a copy in
 the store it outlives a restart, a crash and a kill -9 of all of us. Next to it, under the same
 name, lies a memory file with what else the next supervisor must know (`Record`): unlike a file on
-disk it can neither be stale nor be lost without the descriptor.
+disk it can neither be stale nor be lost without the descriptor. A mount that nobody can go on with
+(libfuse) has the record alone, and is mounted again.
 
 Never touches a path inside a mount. Knows nothing of workers.
 """
@@ -41,16 +42,18 @@ class Record(msgspec.Struct, frozen=True):
     directory: str
     """Links resolved, as the kernel lists it."""
     connection: int
-    negotiated: Negotiated
     automatic: bool
     """Mounted because of its automount setting."""
+    negotiated: Negotiated | None = None
+    """None: to be mounted again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A mount that came back from the store and is still there."""
+    """A mount that came back from the store: one that is still there, or one to mount again."""
 
     descriptor: int
+    """-1 of one to mount again."""
     record: Record
 
 
@@ -59,13 +62,16 @@ class DescriptorStore:
 
     def __init__(self, notify: NotifySocket) -> None:
         self._notify = notify
-        self._labels: set[str] = set()
+        self._counts: dict[str, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._labels)
+    @property
+    def descriptors(self) -> int:
+        """How many there are in the store."""
+        return sum(self._counts.values())
 
     def keep(self, descriptor: int, record: Record) -> None:
-        """Put a mount into the store; whatever it had under that label goes first."""
+        """Put a mount into the store (`descriptor` -1: its record alone); whatever there was under
+        that label goes first."""
         if not self._notify.is_open:
             return
         label = record.plan.label
@@ -73,34 +79,37 @@ class DescriptorStore:
         memory = os.memfd_create(f"pipefs {label}", os.MFD_CLOEXEC)
         try:
             os.write(memory, msgspec.json.encode(record))
-            self._notify.keep(label, (descriptor, memory))
+            both = (descriptor, memory) if descriptor >= 0 else (memory,)
+            self._notify.keep(label, both)
         finally:
             os.close(memory)
-        self._labels.add(label)
+        self._counts[label] = len(both)
 
     def drop(self, label: str) -> None:
         """Let go of a mount that is over."""
-        if label in self._labels:
-            self._labels.discard(label)
+        if self._counts.pop(label, 0):
             self._notify.drop(label)
 
     def take(self, stored: Mapping[str, list[int]]) -> list[Stored]:
-        """The mounts among the descriptors that came back; they are still in the store. What is
-        no mount, or no longer one, is closed and dropped."""
+        """The mounts among the descriptors that came back. Those still there are still in the
+        store; everything else is closed and dropped."""
         found = []
         for label, descriptors in stored.items():
-            self._labels.add(label)
+            self._counts[label] = len(descriptors)
             one = _read(descriptors)
-            still_there = one is not None and _is_mounted(one)
+            again = one is not None and one.descriptor < 0
+            there = one is not None and not again and _is_mounted(one)
+            kept = one.descriptor if one is not None and there else -1
             for descriptor in descriptors:
-                if not still_there or one is None or descriptor != one.descriptor:
+                if descriptor != kept:
                     os.close(descriptor)
-            if one is not None and still_there:
+            if one is not None and (again or there):
                 found.append(one)
-                continue
-            reason = "no mount" if one is None else "not mounted any more"
-            logs.event(log, logging.WARNING, "stored descriptor dropped", pipe=label, why=reason)
-            self.drop(label)
+            else:
+                why = "no mount" if one is None else "not mounted any more"
+                logs.event(log, logging.WARNING, "stored descriptor dropped", pipe=label, why=why)
+            if not there:
+                self.drop(label)
         return found
 
 
@@ -115,7 +124,7 @@ def _read(descriptors: list[int]) -> Stored | None:
                 record = msgspec.json.decode(os.pread(descriptor, info.st_size, 0), type=Record)
             except msgspec.MsgspecError as error:
                 log.error("the record of a stored mount is not understood: %s", error)
-    if device < 0 or record is None:
+    if record is None or (device < 0) != (record.negotiated is None):
         return None
     return Stored(device, record)
 

@@ -60,6 +60,7 @@ class Mounts:
         self.closed = False
         """Nothing new is mounted: the daemon is ending."""
         self.quiet_since = time.monotonic()
+        self._handing_over = False
         self._factory = factory
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -149,6 +150,8 @@ class Mounts:
         entry = self.table.get(mount.label)
         if entry is not None and entry.mounted is mount:
             del self.table[mount.label]
+            if not self._handing_over:
+                self.store.drop(mount.label)
         self.quiet_since = time.monotonic()
 
     async def _forget_when_gone(self, mount: Mounted) -> None:
@@ -158,27 +161,27 @@ class Mounts:
     # --- from one supervisor to the next ------------------------------------------------------
 
     def _keep(self, entry: Entry) -> None:
-        """Only what has been negotiated can be gone on with."""
-        mount = entry.mounted
-        if not mount.outlives_us() or mount.spec.negotiated is None:
-            return
+        """What was negotiated can be gone on with, the rest be mounted again."""
+        mount, agreed = entry.mounted, None
+        if mount.outlives_us() and mount.spec.negotiated is not None:
+            raw = msgspec.Raw(mount.spec.negotiated)
+            agreed = Negotiated(raw, features=list(mount.spec.features))
         record = Record(
             request=entry.request,
             plan=mount.plan,
             directory=mount.directory,
             connection=mount.connection,
-            negotiated=Negotiated(
-                msgspec.Raw(mount.spec.negotiated), features=list(mount.spec.features)
-            ),
             automatic=entry.automatic,
+            negotiated=agreed,
         )
-        self.store.keep(mount.spec.descriptor, record)
+        self.store.keep(-1 if agreed is None else mount.spec.descriptor, record)
 
     async def take_over(self, stored: Stored) -> None:
         """Go on with a mount of an earlier supervisor. Its programs get errors only when its pipe
         cannot be served any more."""
         record = stored.record
         plan = record.plan
+        assert record.negotiated is not None
         try:
             target = self.pipes.resolve(record.request)
         except PipefsError as error:
@@ -196,7 +199,9 @@ class Mounts:
             logs.event(log, logging.INFO, "went on with a mount", pipe=plan.label, path=path)
 
     async def hand_over(self) -> None:
-        """Leave every mount that allows it to the next supervisor; the rest stays in the table."""
+        """Leave every mount that allows it to the next supervisor. The rest stays in the table, but
+        its records in the store: it is to be unmounted now, and mounted again by the next one."""
+        self._handing_over = True
         leaving = [mount for mount in self.all() if mount.outlives_us()]
         await asyncio.gather(*(mount.hand_over() for mount in leaving))
         for mount in leaving:

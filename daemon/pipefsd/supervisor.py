@@ -97,8 +97,11 @@ class Supervisor:
         """Ready is what has been tried: a pipe that cannot be mounted is in the status line."""
         extending = asyncio.create_task(self._extend())
         stored = self._store.take(self._surroundings.stored)
-        await asyncio.gather(*map(self.mounts.take_over, stored))
-        failed = await self._automount.start(first)
+        there = [one for one in stored if one.descriptor >= 0]
+        await asyncio.gather(*map(self.mounts.take_over, there))
+        again = [s.record for s in stored if s.descriptor < 0]
+        by_hand = [record.request for record in again if not record.automatic]
+        failed = await self._automount.start(first, by_hand)
         extending.cancel()
         await self._say_ready()
         if not self._joined:
@@ -166,12 +169,11 @@ class Supervisor:
         self._pulse.say("stopped")
 
     async def _is_restart(self) -> bool:
-        kept, unit = len(self._store), self._surroundings.unit
+        kept, unit = self._store.descriptors, self._surroundings.unit
         if not kept or not unit:
             return False
-        # Each mount is two descriptors: the device and its record.
         of_user = self._surroundings.of_user
-        return await restarts_with_store(unit, of_user=of_user, descriptors=2 * kept)
+        return await restarts_with_store(unit, of_user=of_user, descriptors=kept)
 
     async def _unmount_all(self) -> None:
         self.mounts.closed = True

@@ -176,6 +176,25 @@ def test_a_restart_keeps_the_mounts_and_a_stop_does_not(home: Home, manage: Mana
     assert manager.said("STOPPING") == ["1"]
 
 
+def test_a_libfuse_mount_is_there_again_after_a_restart_and_after_kill_9(
+    home: Home, manage: Manage
+) -> None:
+    manager = manage()
+    manager.start()
+    home.create("portable")
+    home.mount("portable", "--transport", "libfuse")
+    (home.path("portable") / "a").write_text("kept")
+    manager.restart()
+    assert (home.path("portable") / "a").read_text() == "kept"
+    manager.kill()
+    manager.start()
+    assert (home.path("portable") / "a").read_text() == "kept"
+    assert home.status("portable")["transport"] == "libfuse"
+    home.umount("portable")
+    manager.restart()
+    assert home.mounts() == []
+
+
 def test_a_restart_whose_store_lost_descriptors_unmounts_instead(
     home: Home, manage: Manage
 ) -> None:
