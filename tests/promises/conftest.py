@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,19 +49,33 @@ def ext4() -> Iterator[Path]:
         home.close()
 
 
-@pytest.fixture(scope="session", params=list(TRANSPORTS))
-def mounted(request: pytest.FixtureRequest) -> Iterator[Mounted]:
-    """One mount for all tests of a transport."""
-    home = Home()
+@pytest.fixture(scope="session")
+def mounts() -> Iterator[Callable[[str], Mounted]]:
+    """One mount for all tests of a transport, made when the first one asks."""
+    made: dict[str, Mounted] = {}
+
+    def mount(transport: str) -> Mounted:
+        if transport not in made:
+            home = Home()
+            root = home.base / "p"
+            made[transport] = Mounted(home, root, transport)
+            home.base.chmod(0o755)
+            root.mkdir()
+            home.create("p", "", "quiet_period=1h", "owner=stored")
+            home.run("mount", "p", str(root), *TRANSPORTS[transport])
+        return made[transport]
+
     try:
-        home.base.chmod(0o755)
-        home.create("p", "", "quiet_period=1h", "owner=stored")
-        root = home.base / "p"
-        root.mkdir()
-        home.run("mount", "p", str(root), *TRANSPORTS[request.param])
-        yield Mounted(home, root, request.param)
+        yield mount
     finally:
-        home.close()
+        for place in made.values():
+            place.home.close()
+
+
+@pytest.fixture(params=list(TRANSPORTS))
+def mounted(request: pytest.FixtureRequest, mounts: Callable[[str], Mounted]) -> Mounted:
+    """The pipe by each transport in turn."""
+    return mounts(request.param)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounted import Home, eventually
-from tests.promises.conftest import TRANSPORTS
+from tests.promises.conftest import TRANSPORTS, Mounted
 from tests.promises.promised import (
     EXCHANGE,
     NOREPLACE,
@@ -60,8 +60,16 @@ def test_a_file_is_all_data(twin: Twin) -> None:
 
 @promise(
     "libfuse-acl",
-    "On libfuse 2 access lists are `EOPNOTSUPP`, also with `acl=yes`.",
+    "On libfuse 2 access lists are `EOPNOTSUPP`, and a mount with `acl=yes` is refused.",
 )
+@on_libfuse
+def test_there_are_no_access_lists(mounted: Mounted, twin: Twin) -> None:
+    assert tried(os.getxattr, twin.ours, "system.posix_acl_access") == "EOPNOTSUPP"
+    mounted.home.run("create", "lists")
+    refused = mounted.home.run("mount", "lists", "-o", "acl=yes", *TRANSPORTS["libfuse"], code=4)
+    assert "access lists" in refused.stderr
+
+
 @promise(
     "libfuse-killed-worker",
     "On libfuse 2 the mount of a killed worker is made anew: handles and locks from before "
@@ -73,9 +81,8 @@ def test_a_killed_worker_takes_its_handles_along() -> None:
         home.create("p", "", "quiet_period=1h")
         root = home.base / "p"
         root.mkdir()
-        home.run("mount", "p", str(root), "-o", "acl=yes", *TRANSPORTS["libfuse"])
+        home.run("mount", "p", str(root), *TRANSPORTS["libfuse"])
         (root / "x").write_text("kept")
-        assert tried(os.getxattr, root / "x", "system.posix_acl_access") == "EOPNOTSUPP"
         with open(root / "x") as held:
             worker = home.status("p")["pid"]
             os.kill(worker, signal.SIGKILL)
