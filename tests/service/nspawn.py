@@ -280,9 +280,8 @@ def uninstall(show: Show) -> None:
 
 def boot_order(show: Show) -> None:
     title("boot: mounted by itself, after network-online.target; powered off in order")
-    show(
-        "systemctl show pipefsd --property=After --value | tr ' ' '\\n' | grep -x network-online.target"
-    )
+    said = show("systemctl show pipefsd --property=After --value")
+    assert "network-online.target" in said.split()
     eventually(lambda: len(show.mounts()) == 2, "fstab's line is mounted")
     show("findmnt -t fuse.pipefs")
     assert show.mounts() == ["/srv/fstab", "/srv/pipes/sales"]
