@@ -17,6 +17,12 @@ from pipefs.records import Content
 from pipefs.stores.base import WRITE_ID_KEY, Capabilities, FileBody, Store
 from pipefs.types import BLOCK_SIZE_BYTES, ObjectVersion
 
+TRIES = 4
+"""Of a request whose condition fails although a look says that it holds. Some stores (SeaweedFS)
+take a folder for an object of its name, also when everything in it is deleted, and refuse to put
+anything in the place of nothing there for ever. So when that happened twice, the look is the
+condition, as on stores that know none."""
+
 # ETags of simple objects without KMS encryption; others say nothing about the bytes.
 _MD5 = re.compile("[0-9a-f]{32}")
 
@@ -53,7 +59,8 @@ class ConditionalStore:
         """
         match = expected.etag if expected is not None else ""
         conditional = self.capabilities().conditional_put
-        for _ in range(3):
+        refused = False
+        for _ in range(TRIES):
             if not conditional:
                 found = self.current(key)
                 if found is None or found.etag == match:
@@ -70,6 +77,8 @@ class ConditionalStore:
                     )
                 except (PreconditionFailed, NotFound):
                     found = self.current(key)
+                    conditional = bool(match) or found is not None or not refused
+                    refused = not match and found is None
             if found is not None and _landed(found, body, metadata):
                 return found
             if found is not None and not _is_older_of_ours(found, metadata):
@@ -86,13 +95,16 @@ class ConditionalStore:
             PreconditionFailed: another content is there. NotFound: the source is gone.
         """
         match = expected.etag if expected is not None else ""
-        for _ in range(3):
+        conditional, refused = self.capabilities().conditional_put, False
+        for _ in range(TRIES):
             try:
-                return self._copy(source, key, match, metadata)
+                return self._copy(source, key, match, metadata, conditional)
             except (PreconditionFailed, NotFound) as e:
                 found = self.current(key)
                 if isinstance(e, NotFound) and (found is not None or not match):
                     raise
+                conditional = conditional and (bool(match) or found is not None or not refused)
+                refused = not match and found is None
             if found is not None and _is_same_write(found, metadata):
                 return found
             if found is not None and not _is_older_of_ours(found, metadata):
@@ -107,17 +119,31 @@ class ConditionalStore:
         Raises:
             NotFound: the store keeps no versions, and has other bytes at the source's key now.
         """
-        return self._copy(source, key, expected.etag if expected is not None else "", None)
+        match = expected.etag if expected is not None else ""
+        conditional = self.capabilities().conditional_put
+        for left in range(TRIES if conditional and not match else 1, 1, -1):
+            try:
+                return self._copy(source, key, match, None, conditional)
+            except PreconditionFailed:
+                if self.current(key) is not None:
+                    raise
+                conditional = left > 2
+        return self._copy(source, key, match, None, conditional)
 
     def _copy(
-        self, source: Content, key: str, match: str, metadata: Mapping[str, str] | None
+        self,
+        source: Content,
+        key: str,
+        match: str,
+        metadata: Mapping[str, str] | None,
+        conditional: bool,
     ) -> ObjectVersion:
         if source.version_id is None:
             found = self.current(source.key)
             if found is None or found.etag != source.etag:
                 raise NotFound(f"the bytes of {source.key} are no longer in the store")
         version = ObjectVersion(source.key, source.version_id, source.etag, source.size)
-        if self.capabilities().conditional_put:
+        if conditional:
             return self._store.copy(
                 version, key, metadata=metadata, if_match=match, if_none_match=not match
             )
