@@ -194,6 +194,32 @@ def test_a_long_copy_in_several_requests_is_still_one_copy_in_the_store(
     assert (machine.read("g"), copies(store)) == (noise(5 * MIB + 9), 1)
 
 
+def test_a_copy_that_goes_on_from_another_file_has_the_bytes_of_both(machine: Machine) -> None:
+    machine.write("f", noise(4 * MIB, 1))
+    machine.write("g", noise(4 * MIB, 2))
+    machine.sync()
+    ranges = Ranges(machine.volume)
+    with opened(machine, "h") as ino:
+        ranges.copy(place(machine, "f"), ino, 0, 2 * MIB, wait=True)
+        ranges.copy(place(machine, "g", 2 * MIB), ino, 2 * MIB, 2 * MIB, wait=True)
+    wanted = noise(4 * MIB, 1)[: 2 * MIB] + noise(4 * MIB, 2)[2 * MIB :]
+    assert machine.read("h") == wanted
+    machine.sync()
+    assert machine.read("h") == wanted
+
+
+def test_blocks_that_a_copy_covers_are_not_fetched_over_it(machine: Machine) -> None:
+    machine.write("f", noise(3 * MIB, 1))
+    machine.sync()
+    machine.write("local", noise(MIB, 2))
+    with opened(machine, "f") as ino:
+        Ranges(machine.volume).copy(place(machine, "local"), ino, MIB, MIB, wait=True)
+    wanted = noise(3 * MIB, 1)[:MIB] + noise(MIB, 2) + noise(3 * MIB, 1)[2 * MIB :]
+    assert machine.read("f", MIB, MIB) == noise(MIB, 2)
+    machine.sync()
+    assert machine.read("f") == wanted
+
+
 def test_the_beginning_of_a_file_is_copied_as_such(machine: Machine, store: CountingStore) -> None:
     machine.write("f", noise(4 * MIB))
     machine.sync()
@@ -258,6 +284,9 @@ def test_stores_without_versions_get_the_bytes(tmp_path: Path) -> None:
     machine.sync()
     clone(machine, "f", "g")
     machine.write("f", b"other")
+    machine.upload(machine.ino("f"))
+    machine.lose_cache()
+    assert machine.read("g") == noise(3 * MIB)
     machine.sync()
     assert (machine.read("g"), machine.read("f")) == (noise(3 * MIB), b"other")
     assert copies(counting) == 0
