@@ -282,6 +282,11 @@ class MemFs(MemState):
         if self._get(node).xattrs.pop(name, None) is None:
             raise fail(errno.ENODATA)
 
+    def tmpfile(self, caller: Caller, parent: int, mode: int, flags: int) -> tuple[Entry, Opened]:
+        """Refused: what a program sees of that is the transport's doing."""
+        self._seen("tmpfile", caller)
+        raise fail(errno.EOPNOTSUPP)
+
     def fallocate(
         self, caller: Caller, node: int, fh: int, offset: int, length: int, mode: int
     ) -> None:

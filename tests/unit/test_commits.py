@@ -98,7 +98,7 @@ def test_fields_of_a_later_pipefs_in_the_same_format_are_ignored() -> None:
 
 def test_a_newer_format_is_refused_with_what_to_do() -> None:
     with pytest.raises(NewerFormat) as refused:
-        decode_commit(b'{"format": 2, "whatever": true}', "key")
+        decode_commit(b'{"format": %d, "whatever": true}' % (FORMAT + 1), "key")
     assert "upgrade" in refused.value.hint
 
 
