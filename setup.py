@@ -18,6 +18,7 @@ setup(
         "pipefs",
         "pipefs.cache",
         "pipefs.cli",
+        "pipefs.past",
         "pipefs.rebasing",
         "pipefs.statedb",
         "pipefs.stores",

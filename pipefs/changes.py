@@ -94,7 +94,8 @@ def xattrs_of(change: Change) -> dict[bytes, bytes] | None:
 
 
 def content_of(change: Change) -> Content:
-    return Content(change.key or change.path, change.version, change.etag, change.size)
+    key = change.key or change.path
+    return Content(key, change.version, change.etag, change.size, change.checksum)
 
 
 def same_thing(mine: Inode, theirs: Inode) -> bool:

@@ -25,10 +25,10 @@ from pipefs.lease import WriterLease
 from pipefs.stores.base import WRITE_ID_KEY, Store
 from pipefs.version import VERSION
 
-FORMAT = 2
-"""2 added hard links (`link`). A commit says the lowest format that has all it needs, so an older
-pipefs reads on until it meets what it does not know."""
-_SINCE = {"link": 2}
+FORMAT = 3
+"""2 added hard links (`link`), 3 the catalogue of snapshots. A commit says the lowest format that
+has all it needs, so an older pipefs reads on until it meets what it does not know."""
+_SINCE = {"link": 2, "snapshot": 3, "tag": 3, "forget": 3, "protect": 3, "prune": 3}
 PROGRAM = f"pipefs {VERSION}"
 PREFIX = ".pipefs/commits/"
 DIGEST_KEY = "pipefs-sha256"
@@ -41,7 +41,8 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One change. `op` decides which fields count; paths are escaped like keys."""
 
     op: str
-    """put | mkdir | symlink | special | link | move | delete | attr"""
+    """put | mkdir | symlink | special | link | move | delete | attr, about the tree; and about
+    the catalogue (`pipefs.catalog`): snapshot | tag | forget | protect | prune"""
     path: str
     """Where it is after the commit (`delete`: before it)."""
     source: str = ""
@@ -51,6 +52,8 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     version: str | None = None
     etag: str = ""
     size: int = 0
+    checksum: str = ""
+    """put: `sha256:<hex>` of the content, where known."""
     replaces: str | None = None
     """put: version (without versioning: ETag) that this one took the place of."""
     same: bool = False
@@ -69,6 +72,17 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     rdev: int = 0
     xattrs: dict[str, str] | None = None
     """Names escaped like key components, values in base64."""
+    data: str = ""
+    """snapshot: the text of its object, without the line feed."""
+    snapshot: str = ""
+    """tag, forget, protect: id of the snapshot."""
+    tag: str = ""
+    off: bool = False
+    """tag, forget, protect: undo it."""
+    force: bool = False
+    """tag: also where another snapshot has it."""
+    cutoff: int = 0
+    """prune: versions that no commit from this one on shows may go."""
 
 
 class Commit(msgspec.Struct, omit_defaults=True, kw_only=True):

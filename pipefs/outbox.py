@@ -207,6 +207,7 @@ def _put(node: Inode, path: str, base: Inode | None) -> Change:
         version=content.version_id,
         etag=content.etag,
         size=content.size,
+        checksum=content.checksum,
         replaces=(old.version_id or old.etag) if old is not None else None,
         same=old is not None and old.key != content.key and old.etag == content.etag,
     )

@@ -39,6 +39,8 @@ class Content(msgspec.Struct, array_like=True, frozen=True):
     version_id: str | None
     etag: str
     size: int
+    checksum: str = ""
+    """`sha256:<hex>` of the whole content, where known."""
 
     def ref(self) -> ContentRef:
         return ContentRef(self.key, self.version_id, self.etag, self.size)
