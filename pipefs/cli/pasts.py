@@ -1,0 +1,102 @@
+"""What the commands about the past share: opening it, naming a moment of it, showing times.
+
+The past is read from the bucket alone: no mount and no daemon is needed, and none is disturbed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from pipefs.cli.app import App
+from pipefs.errors import Refused
+
+if TYPE_CHECKING:
+    from pipefs.past.opened import Past
+    from pipefs.past.views import PastView
+    from pipefs.stores.base import Store
+
+LIVE = "live"
+"""The present, wherever a snapshot is named."""
+
+
+def open_past(app: App, name: str) -> Past:
+    """The past of a registered pipe, its catalogue read. The store is closed when the command
+    ends.
+
+    Raises:
+        NotFound: no such pipe. Store errors.
+    """
+    from pipefs.descriptor import who
+    from pipefs.past.opened import Past
+    from pipefs.registry import PATIENCE_S
+
+    home = app.home()
+    store = app.registry(home).get(name).open_store(patience_s=PATIENCE_S)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(store.close)
+    past = Past(
+        store,
+        author=who(),
+        writer=uuid.uuid4().hex,
+        folder=home.cache / "manifests",
+        conditional=_asked_once(store),
+    )
+    past.refresh()
+    return past
+
+
+def _asked_once(store: Store) -> Callable[[], bool]:
+    """Whether the store has conditional puts; tried when somebody first wants to know."""
+    return functools.cache(lambda: store.probe().conditional_put)
+
+
+def view_at(app: App, past: Past, name: str, moment: str | None) -> PastView:
+    """The tree of a pipe at a moment: tag, id, `latest`, or the present (None, `live`).
+
+    Raises:
+        NotFound: no such snapshot. Conflict: an id that several begin with.
+    """
+    if moment is None or moment == LIVE:
+        return live_view(app, name)
+    return past.view(moment)
+
+
+def live_view(app: App, name: str) -> PastView:
+    """The present of a pipe as a view.
+
+    Raises:
+        Refused: it cannot be had.
+    """
+    raise Refused(
+        f'the present of "{name}" cannot be compared yet',
+        hint=f"Name a second snapshot. All: {app.command(f'snapshots {name}')}",
+    )
+
+
+# --- times --------------------------------------------------------------------------------------
+
+_FRACTION = re.compile(r"\.\d+")
+
+
+def time_text(utc: str) -> str:
+    """A time of a snapshot for people: `2026-11-28 12:00Z`; as it is where it is no time."""
+    try:
+        moment = datetime.fromisoformat(_FRACTION.sub("", utc))
+    except ValueError:
+        return utc
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def time_text_ns(timestamp_ns: int) -> str:
+    """The same for ns since the epoch; empty for 0, which is no time."""
+    if not timestamp_ns:
+        return ""
+    return datetime.fromtimestamp(timestamp_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%MZ")
