@@ -7,7 +7,9 @@ Works in the caller's transaction; no I/O.
 
 from __future__ import annotations
 
-from pipefs import links, tree
+import stat
+
+from pipefs import links, touched, tree
 from pipefs.db import Txn
 from pipefs.keys import component_of
 from pipefs.records import (
@@ -28,12 +30,19 @@ def put(t: Txn, parent: int, name: bytes, node: Inode, commit: int) -> None:
     node = _as_base(node, parent, name)
     t.put("names", name_key(parent, name), encode(NameEntry(node.ino, node.kind, commit)))
     old = tree.base_inode(t, node.ino)
-    _index_key(t, node, old, tree.base_names_to(t, parent))
+    above = tree.base_names_to(t, parent)
+    _index_key(t, node, old, above)
     t.put("inodes", ino_key(node.ino), encode(node))
-    if node.is_dir and old is not None and (old.parent, old.name) != (parent, name):
+    moved = old is not None and (old.parent, old.name) != (parent, name)
+    if moved and node.is_dir:
         _index_below(t, node.ino)
     if node.alias:
         links.record(t, node)
+        touched.record_inode(t, node.alias)
+    if above is not None:
+        touched.record(t, [*above, name], below=moved and node.is_dir)
+    if moved:
+        touched.record_links(t, node.ino, below=node.is_dir)
 
 
 def drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool = False) -> None:
@@ -42,6 +51,9 @@ def drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool = Fa
     if entry is None:
         return
     _remember(t, parent, name, commit)
+    above = tree.base_names_to(t, parent)
+    if above is not None:  # else what is above went before, and was recorded with all below it
+        touched.record(t, [*above, name], below=stat.S_ISDIR(entry.kind))
     t.delete("names", name_key(parent, name))
     if not keep_inode:
         node = tree.base_inode(t, entry.ino)
@@ -53,6 +65,7 @@ def drop(t: Txn, parent: int, name: bytes, commit: int, *, keep_inode: bool = Fa
             tree.drop_overlay_inode(t, entry.ino)
         if node is not None and node.alias:
             links.forget(t, node)
+            touched.record_inode(t, node.alias)
 
 
 def _as_base(node: Inode, parent: int, name: bytes) -> Inode:

@@ -239,6 +239,11 @@ def id_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def id_in(change: Change) -> str:
+    """Id of the snapshot that a change of the log is about; "" for none."""
+    return id_of(object_bytes(change.data)) if change.op == "snapshot" else change.snapshot
+
+
 def object_key(snapshot_id: str) -> str:
     return f"{PREFIX}{snapshot_id}.json"
 

@@ -34,12 +34,15 @@ class Effects:
     conflicts: list[Conflict] = field(default_factory=list)
     same_bytes: list[tuple[Content, Content]] = field(default_factory=list)
     """(old, new) versions with equal bytes: cached blocks serve both."""
+    catalog: bool = False
+    """The catalogue of snapshots changed."""
 
     def merge(self, more: Effects) -> None:
         self.entries |= more.entries
         self.attributes |= more.attributes
         self.conflicts += more.conflicts
         self.same_bytes += more.same_bytes
+        self.catalog |= more.catalog
 
 
 class Aside:

@@ -19,8 +19,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from pipefs import outbox, rebase, tree
+from pipefs import outbox, rebase, refs, shelf, tree
 from pipefs.attributes import change_of
+from pipefs.catalog import Catalog, Snapshot, id_in
 from pipefs.commits import (
     FORMAT,
     MAX_CHANGES,
@@ -34,7 +35,7 @@ from pipefs.commits import (
 )
 from pipefs.conflicts import Effects
 from pipefs.db import StateDB, Txn, View
-from pipefs.errors import Corrupt, NotFound
+from pipefs.errors import Busy, Corrupt, NotFound
 from pipefs.inodes import InoSource
 from pipefs.keys import names_of, stands_for_a_path
 from pipefs.policy import EVERYTHING, Policy
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 HEADS_AT_ONCE = 16
 _LOOK_BATCH = 1000
+_TRIES = 50
+"""Races for the next number of the log that one change of the catalogue may lose."""
 COMMIT_EXPECTED_NS = 600 * 10**9
 """A machine announces its uploads within seconds; a busy one, within minutes."""
 
@@ -132,7 +135,9 @@ class Follower:
 
     def _start_over(self, why: LogReplaced) -> None:
         log.warning("the commit log was deleted or replaced (%s): starting a new epoch", why)
+        kept = refs.from_objects(self._store, self.catalog())
         with self._db.update() as t:
+            shelf.adopt(t, kept, 0)
             rebase.clear_base(t)
             tree.set_fact(t, "epoch", b"")
             tree.set_fact(t, "commit", b"0")
@@ -156,6 +161,7 @@ class Follower:
         with self._inos.update(self._db) as t:
             effects = rebase.Rebase(t, self._inos, commit, current, host=self._host).apply()
             if digest:
+                effects.catalog = shelf.apply(t, commit)
                 self._advance(t, commit, digest)
         return effects
 
@@ -207,6 +213,41 @@ class Follower:
                     self._advance(t, done.commit, done.digest)
                 return effects, len(batch.changes)
             effects.merge(self.follow())
+
+    # --- the catalogue of snapshots -----------------------------------------------------------
+
+    def catalog(self) -> Catalog:
+        """The snapshots as of our place in the log."""
+        with self._db.view() as v:
+            return shelf.load(v)
+
+    def amend(self, plan: Callable[[Catalog], list[Change]]) -> tuple[Effects, list[Snapshot]]:
+        """Put changes of the catalogue as the next commit; the snapshots they name, as they are
+        then.
+
+        Args:
+            plan: says what to change, from the catalogue as it is; called again when another
+                machine was faster, and may raise to refuse. Nothing is put for an empty plan.
+        """
+        effects = Effects()
+        for _ in range(_TRIES):
+            effects.merge(self.follow())
+            changes = plan(self.catalog())
+            if not changes:
+                return effects, []
+            try:
+                done = self._log.append(self.position(), changes, time_ns=self._clock())
+            except LogReplaced as e:
+                self._start_over(e)
+                continue
+            if done is None:
+                continue
+            effects.merge(self._apply_commit(done.commit, {}, done.digest))
+            catalog = self.catalog()
+            refs.save(self._store, catalog, self.position())
+            ids = [id_in(c) for c in changes]
+            return effects, [catalog.snapshots[i] for i in ids if i in catalog.snapshots]
+        raise Busy("other machines write this pipe so fast that no change gets in; try again")
 
     # --- what other tools wrote ---------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import stat
 
-from pipefs import basetree, tree
+from pipefs import basetree, touched, tree
 from pipefs.changes import content_of, inode_of, merge_attributes
 from pipefs.commits import Change, Commit
 from pipefs.conflicts import Effects
@@ -58,13 +58,16 @@ def unknown_ancestry(v: View, commit: Commit) -> list[str]:
     return out
 
 
+_ATTACHED = frozenset({"move", "mkdir", "symlink", "special", "put"})
+
+
 class Rebase(Contents):
     """One commit being applied. `host` names this machine in conflict names."""
 
     def apply(self) -> Effects:
         moves = self._detach()
         rank = {"move": 0, "mkdir": 0}
-        attach = [c for c in self.commit.changes if c.op not in ("delete", "link", "attr")]
+        attach = [c for c in self.commit.changes if c.op in _ATTACHED]
         attach.sort(key=lambda c: (c.path.count("/"), rank.get(c.op, 1)))
         for change in attach:
             if change.op == "move":
@@ -230,6 +233,7 @@ class Rebase(Contents):
         old = decode_inode(encode(node))
         merge_attributes(node, change)
         self.t.put("inodes", ino_key(node.ino), encode(node))
+        touched.record_inode(self.t, node.ino)
         self._carry_over(old, node)
         self.effects.attributes.add(node.ino)
 
@@ -260,3 +264,4 @@ def clear_base(t: Txn) -> None:
         tree.put_inode(t, node)
     for k, _ in list(t.scan("history")):
         t.delete("history", k)
+    touched.forget_baseline(t)

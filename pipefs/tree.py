@@ -56,6 +56,8 @@ TABLES = (
     "replies",  # slot → Reply: what was answered last, for requests that come again
     "bykey",  # key_id → ino                          base files whose key is not their path
     "links",  # ino of a file, ino of a hard link → b"": see `pipefs.links`
+    "snapshots",  # id → Snapshot: see `pipefs.shelf`
+    "touched",  # digest of a path → path: see `pipefs.touched`
 )
 
 # --- reading ----------------------------------------------------------------------------------

@@ -10,20 +10,18 @@ next commit of the log, as any machine does, so mounts hear of it within a secon
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipefs import catalog as cat
+from pipefs import refs
 from pipefs.catalog import Catalog, Snapshot
-from pipefs.commits import Change, CommitLog, LogReplaced, Position, Read, commit_key, digest
-from pipefs.errors import Busy, Corrupt, NotFound, PipefsError
+from pipefs.commits import Change, CommitLog, LogReplaced, Position, Read
+from pipefs.errors import Busy
 from pipefs.keys import names_of
 from pipefs.past.manifests import ManifestStore, ManifestView
 from pipefs.stores.base import Store
-
-log = logging.getLogger(__name__)
 
 _TRIES = 20
 """Races for the next number of the log that one `amend` may lose."""
@@ -61,14 +59,15 @@ class Past:
         return self.catalog
 
     def _start(self) -> None:
-        self.catalog, self.position = load_refs(self.store)
+        self.catalog, self.position = refs.load(self.store)
 
     def _next(self) -> Read | None:
         try:
             return self._log.after(self.position)
         except LogReplaced:
             # Somebody deleted `.pipefs/commits/`: the snapshots' own objects are what is left.
-            self.catalog, self.position = from_objects(self.store), Position()
+            self.catalog = refs.from_objects(self.store, self.catalog)
+            self.position = Position()
             return self._log.after(self.position)
 
     def _apply(self, found: Read) -> None:
@@ -103,7 +102,7 @@ class Past:
                 continue
             before = [self.catalog.apply(c, done.commit.number, done.commit.time) for c in changes]
             self.position = Position(done.commit.epoch, done.commit.number, done.digest)
-            save_refs(self.store, self.catalog, self.position)
+            refs.save(self.store, self.catalog, self.position)
             return [s for s in before if s is not None]
         raise Busy("other machines write this pipe so fast that no change gets in; try again")
 
@@ -112,43 +111,3 @@ def view_of(manifests: ManifestStore, found: Snapshot) -> ManifestView:
     """The tree of a snapshot."""
     path = names_of(found.body.path) if found.body.path else []
     return ManifestView(manifests, manifests.root(found.body.root), found.label, path)
-
-
-def load_refs(store: Store) -> tuple[Catalog, Position]:
-    """The catalogue of `refs.json` and its place in the log; empty and 0 where it cannot serve:
-    then the log has all of it."""
-    try:
-        refs = cat.decode_refs(store.get(cat.REFS_KEY, None, 0, 1 << 30))
-        data = store.get(commit_key(refs.commit), None, 0, 1 << 30)
-    except NotFound:
-        return Catalog(), Position()
-    except Corrupt as e:
-        log.warning("%s: read from the log instead", e)
-        return Catalog(), Position()
-    position = Position(refs.epoch, refs.commit, digest(data))
-    return cat.catalog_of(refs.snapshots, refs.cutoff), position
-
-
-def save_refs(store: Store, catalog: Catalog, position: Position) -> None:
-    """Write the catalogue for those who come later. A hint: where it fails or another machine's
-    older one comes last, the log has what is missing."""
-    try:
-        store.put(
-            cat.REFS_KEY,
-            cat.encode_refs(catalog, position.epoch, position.number),
-            content_type="application/json",
-        )
-    except PipefsError as e:
-        log.warning("the catalogue of snapshots was not written: %s", e)
-
-
-def from_objects(store: Store) -> Catalog:
-    """The catalogue from the snapshot objects alone: names as they were made."""
-    found = Catalog()
-    for item in store.list(cat.PREFIX):
-        try:
-            text = store.get(item.key, None, 0, 1 << 30).decode().removesuffix("\n")
-            found.apply(Change(op="snapshot", path="", data=text), 0, 0)
-        except (NotFound, Corrupt, UnicodeDecodeError) as e:
-            log.warning("%s is left out: %s", item.key, e)
-    return found
