@@ -174,6 +174,7 @@ class Catalog:
         made = Snapshot(id=id_of(data), body=body, number=number)
         known = self.snapshots.get(made.id)
         if known is not None:
+            known.number = known.number or number
             return known
         if body.name and self.tagged(body.name) is None:
             made.tags = [body.name]

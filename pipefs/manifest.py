@@ -180,7 +180,7 @@ def ends_part(path: str, count: int) -> bool:
     """Whether a part of `count` entries ends behind the one with this path."""
     if count >= MAX_ENTRIES:
         return True
-    return count >= MIN_ENTRIES and xxhash.xxh3_64_intdigest(path) % MEAN_ENTRIES == 0
+    return count >= MIN_ENTRIES and xxhash.xxh3_64_intdigest(path.encode()) % MEAN_ENTRIES == 0
 
 
 def chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

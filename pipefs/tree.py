@@ -120,11 +120,15 @@ def children(
 
     Reads about `limit` rows of base and overlay each, however large the directory is.
     """
+    return children_from(v, parent, after + b"\0" if after else b"", limit)
+
+
+def children_from(v: View, parent: int, first: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
+    """As `children`, from the name `first` on."""
     out: list[tuple[bytes, NameEntry]] = []
     while len(out) < limit:
         want = limit - len(out)
-        start = name_key(parent, after + b"\0" if after else b"")
-        stop = ino_key(parent + 1)
+        start, stop = name_key(parent, first), ino_key(parent + 1)
         over = [(k[8:], x) for k, x in v.scan("onames", start, stop, limit=want)]
         base = [(k[8:], x) for k, x in v.scan("names", start, stop, limit=want)]
         # A list that was cut says nothing about names after its last one.
@@ -140,7 +144,7 @@ def children(
                 out.append((name, entry))
         if end is None:
             break
-        after = end
+        first = end + b"\0"
     return out[:limit]
 
 
@@ -193,8 +197,11 @@ def base_walk(v: View, names: list[bytes]) -> int | None:
     return ino
 
 
-def base_children(v: View, parent: int) -> Iterator[tuple[bytes, NameEntry]]:
-    for k, raw in v.scan("names", ino_key(parent), ino_key(parent + 1)):
+def base_children(
+    v: View, parent: int, first: bytes = b"", limit: int | None = None
+) -> Iterator[tuple[bytes, NameEntry]]:
+    """Names of a directory of the base from `first` on, ascending, at most `limit`."""
+    for k, raw in v.scan("names", name_key(parent, first), ino_key(parent + 1), limit=limit):
         yield k[8:], decode_name(raw)
 
 
