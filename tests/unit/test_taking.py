@@ -52,7 +52,7 @@ def past(store: Store) -> Past:
 
 
 def test_a_snapshot_has_every_file_as_it_was(pair: list[Machine], store: Store) -> None:
-    here, there = pair
+    here, _ = pair
     here.mkdir("d")
     here.write("d/a", b"one")
     here.write("b", b"two")
@@ -96,7 +96,7 @@ def test_nothing_changed_gives_the_tag_to_the_one_that_is_there(pair: list[Machi
 
 
 def test_a_tag_names_one_snapshot_only(pair: list[Machine], store: Store) -> None:
-    here, there = pair
+    here, _ = pair
     here.write("a", b"x")
     here.sync()
     first = taker(here).take(Wanted(tag="v1")).snapshot
