@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import abc
 import builtins
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipefs.errors import AccessDenied, Unsupported
 from pipefs.types import ObjectVersion
 
 WRITE_ID_KEY = "pipefs-write-id"
@@ -44,6 +45,15 @@ class Capabilities:
     """"Enabled", "Suspended", "" (never on), or "unknown" (not allowed to ask)."""
     detail: Mapping[str, str] | None = None
     """Per capability, a sentence for `pipefs doctor` where it is missing or unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """A version that `Store.delete_versions` left, and why."""
+
+    key: str
+    version_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,32 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def delete_version(self, key: str, version_id: str) -> None:
-        """Remove one version or delete marker for good. No error when there is none."""
+        """Remove one version or delete marker for good. No error when there is none.
+        `AccessDenied` also where Object Lock holds it."""
+
+    def delete_versions(self, items: Sequence[tuple[str, str]]) -> builtins.list[Undeleted]:
+        """Remove versions and delete markers, each (key, version id), for good and in no order.
+
+        Returns:
+            Those that may not go: no permission, or Object Lock holds them. None of the others is
+            left. After an error some are gone; asking again is safe.
+        """
+        left = []
+        for key, version_id in items:
+            try:
+                self.delete_version(key, version_id)
+            except AccessDenied as e:
+                left.append(Undeleted(key, version_id, e.message))
+        return left
+
+    def has_object_lock(self) -> bool:
+        """Whether versions can be locked with `hold_version`. False where nobody may ask."""
+        return False
+
+    def hold_version(self, key: str, version_id: str, *, hold: bool) -> None:
+        """Put a legal hold on a version, or take it off: nobody can delete it meanwhile.
+        `Unsupported` where `has_object_lock` is False, `NotFound` for a version that is gone."""
+        raise Unsupported(f"{self.url} cannot lock versions ({key})")
 
     @abc.abstractmethod
     def copy(

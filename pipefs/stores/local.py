@@ -32,7 +32,7 @@ import builtins
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
@@ -40,12 +40,15 @@ from urllib.parse import quote
 from pipefs.errors import Corrupt, NotFound
 from pipefs.lmdbenv import Transaction
 from pipefs.stores import local_files as files
-from pipefs.stores.base import Capabilities, FileBody, Store
+from pipefs.stores.base import Capabilities, FileBody, Store, Undeleted
 from pipefs.stores.local_draft import Draft, check_conditions, new_nonce
 from pipefs.stores.local_errors import disk_errors
 from pipefs.stores.local_index import Index, Record, close_index, open_index
 from pipefs.stores.local_recovery import FRESH_MAX_BYTES, SETTLE_AT, place, project, recover, settle
 from pipefs.types import ObjectVersion
+
+_AT_ONCE = 500
+"""Versions removed in one transaction: writers wait for some milliseconds."""
 
 
 class LocalStore(Store):
@@ -216,6 +219,21 @@ class LocalStore(Store):
             record = self._index.change(lambda txn: self._delete_version(txn, key, version_id))
             if record is not None and not record.deleted:
                 files.remove_quietly(self._places.version(version_id))
+
+    def delete_versions(self, items: Sequence[tuple[str, str]]) -> builtins.list[Undeleted]:
+        """In one transaction for each `_AT_ONCE` of them."""
+        for first in range(0, len(items), _AT_ONCE):
+            some = items[first : first + _AT_ONCE]
+
+            def remove(txn: Transaction, some: Sequence[tuple[str, str]] = some) -> list[Record]:
+                found = [self._delete_version(txn, key, version_id) for key, version_id in some]
+                return [record for record in found if record is not None]
+
+            with self._errors(f"delete versions of {some[0][0]} and others"):
+                for record in self._index.change(remove):
+                    if not record.deleted:
+                        files.remove_quietly(self._places.version(record.version_id))
+        return []
 
     def _delete_version(self, txn: Transaction, key: str, version_id: str) -> Record | None:
         record = self._index.find(txn, key, version_id)

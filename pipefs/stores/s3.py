@@ -15,7 +15,7 @@ from __future__ import annotations
 import builtins
 import email.utils
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipefs.errors import NotFound, PreconditionFailed, Unsupported, UsageError
@@ -25,6 +25,7 @@ from pipefs.stores.base import (
     Capabilities,
     FileBody,
     Store,
+    Undeleted,
 )
 from pipefs.stores.obstore_engine import make_engine
 from pipefs.stores.s3_bucket import BucketAdmin
@@ -35,6 +36,7 @@ from pipefs.stores.s3_metadata import decode_metadata, encode_metadata
 from pipefs.stores.s3_multipart import MAX_PART_BYTES, Multipart
 from pipefs.stores.s3_probe import probe_conditional_copy, probe_store
 from pipefs.stores.s3_settings import S3Settings, make_client, make_session
+from pipefs.stores.s3_versions import Versions
 from pipefs.types import ObjectVersion
 
 MAX_KEY_BYTES = 1024
@@ -65,6 +67,7 @@ class S3Store(Store):
         )
         self._common = payer
         self._listing = Listing(self.client, self.where, self.prefix, payer)
+        self._versions = Versions(self.client, self.where, self.prefix, payer)
         self._session = session
         self._conditional_copy: bool | None = None
         self._make_engine()
@@ -255,17 +258,17 @@ class S3Store(Store):
                 raise _lost_if(e, if_match, key) from e
 
     def delete_version(self, key: str, version_id: str) -> None:
-        try:
-            with s3_errors(self.where, f"delete version {version_id} of {key}"):
-                self.client.delete_object(
-                    Bucket=self.bucket,
-                    Key=self._full(key),
-                    VersionId=version_id,
-                    **self._common,
-                )
-        except NotFound as e:
-            if 'bucket "' in e.message:
-                raise
+        self._full(key)
+        self._versions.delete(key, version_id)
+
+    def delete_versions(self, items: Sequence[tuple[str, str]]) -> builtins.list[Undeleted]:
+        return self._versions.delete_many(items)
+
+    def has_object_lock(self) -> bool:
+        return self._versions.has_lock()
+
+    def hold_version(self, key: str, version_id: str, *, hold: bool) -> None:
+        self._versions.hold(key, version_id, on=hold)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -349,12 +352,6 @@ class S3Store(Store):
 
     def enable_versioning(self) -> None:
         self.admin.enable_versioning()
-
-    def lifecycle_warnings(self) -> builtins.list[str]:
-        return self.admin.lifecycle_warnings()
-
-    def ensure_abort_rule(self) -> bool:
-        return self.admin.ensure_abort_rule()
 
 
 def _conditions(if_match: str, if_none_match: bool) -> dict[str, Any]:

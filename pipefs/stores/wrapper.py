@@ -8,11 +8,11 @@ written: no metadata is added behind the caller's back.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from pipefs.stores.base import Capabilities, FileBody, Store
+from pipefs.stores.base import Capabilities, FileBody, Store, Undeleted
 from pipefs.types import ObjectVersion
 
 T = TypeVar("T")
@@ -84,6 +84,17 @@ class WrapperStore(Store):
     def delete_version(self, key: str, version_id: str) -> None:
         call = lambda: self.inner.delete_version(key, version_id)  # noqa: E731
         self._around("delete_version", key, call)
+
+    def delete_versions(self, items: Sequence[tuple[str, str]]) -> builtins.list[Undeleted]:
+        first = items[0][0] if items else ""
+        return self._around("delete_versions", first, lambda: self.inner.delete_versions(items))
+
+    def has_object_lock(self) -> bool:
+        return self._around("has_object_lock", "", self.inner.has_object_lock)
+
+    def hold_version(self, key: str, version_id: str, *, hold: bool) -> None:
+        call = lambda: self.inner.hold_version(key, version_id, hold=hold)  # noqa: E731
+        self._around("hold_version", key, call)
 
     def copy(
         self,

@@ -39,3 +39,10 @@ def test_every_version_is_listed_once(full_store: Store) -> None:
 
 def test_dirs_are_found_across_pages(full_store: Store) -> None:
     assert full_store.list_dirs() == ["many"]
+
+
+def test_more_than_a_page_of_versions_is_removed_by_one_call(full_store: Store) -> None:
+    made = [v for v in full_store.list_versions("many/") if v.version_id is not None]
+    assert full_store.delete_versions([(v.key, v.version_id or "") for v in made]) == []
+    assert list(full_store.list_versions("many/")) == []
+    assert full_store.get("after", None, 0, 1) == b"1"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipefs.errors import NotFound, PreconditionFailed
+from pipefs.errors import NotFound, PreconditionFailed, Unsupported
 from pipefs.stores.base import Cancelled, FileBody, Store
 from pipefs.types import ObjectVersion
 
@@ -100,6 +100,49 @@ def test_delete_marker_is_not_found_and_undeleted_by_removing_it(store: Store) -
 def test_delete_of_nothing_is_no_error(store: Store) -> None:
     store.delete("never-there")
     store.delete_version("never-there", "0123456789abcdef0123456789abcdef")
+
+
+def test_many_versions_and_markers_are_removed_at_once(store: Store) -> None:
+    odd = ["a b&c<d>", "ü/日本", "plus+per%20", "tab\there", "control\x01x"]
+    gone = []
+    for key in ("k", *odd):
+        first = store.put(key, b"1")
+        store.delete(key)
+        marker = next(v for v in store.list_versions("k") if v.is_delete_marker)
+        kept = store.put(key, b"3")
+        assert first.version_id and kept.version_id
+        gone.append((key, first.version_id))
+    assert marker.version_id is not None
+    gone += [
+        ("k", marker.version_id),
+        ("k", "0123456789abcdef0123456789abcdef"),
+        ("no", gone[0][1]),
+    ]
+    assert store.delete_versions(gone) == []
+    assert store.delete_versions([]) == []
+    assert store.delete_versions(gone) == []
+    for key, version_id in gone:
+        with pytest.raises(NotFound):
+            store.get(key, version_id, 0, 1)
+        if key != "no":
+            assert store.get(key, None, 0, 9) == b"3"
+    assert len(list(store.list_versions("k"))) == 1
+
+
+def test_removing_the_marker_and_what_it_hid_leaves_no_trace_of_the_key(store: Store) -> None:
+    made = [store.put("k", b"1"), store.put("k", b"2")]
+    store.delete("k")
+    store.delete_versions([("k", v.version_id or "") for v in made])
+    (marker,) = store.list_versions("k")
+    store.delete_versions([("k", marker.version_id or "")])
+    assert list(store.list_versions("k")) == []
+
+
+def test_a_store_without_object_lock_says_so(store: Store) -> None:
+    made = store.put("k", b"1")
+    assert not store.has_object_lock()
+    with pytest.raises(Unsupported):
+        store.hold_version("k", made.version_id or "", hold=True)
 
 
 def test_deleting_the_current_version_brings_back_the_one_before(store: Store) -> None:

@@ -226,7 +226,7 @@ def test_bucket_is_created_with_versioning_and_twice_is_no_error(
 def test_rules_that_expire_old_versions_are_warned_of(
     seaweed: SeaweedServer, bucket: str, store: S3Store
 ) -> None:
-    assert store.lifecycle_warnings() == []
+    assert store.admin.lifecycle_warnings() == []
     seaweed.client().put_bucket_lifecycle_configuration(
         Bucket=bucket,
         LifecycleConfiguration={
@@ -252,7 +252,7 @@ def test_rules_that_expire_old_versions_are_warned_of(
             ]
         },
     )
-    warnings = store.lifecycle_warnings()
+    warnings = store.admin.lifecycle_warnings()
     assert len(warnings) == 1
     assert '"clean"' in warnings[0]
     assert "after 30 days" in warnings[0]
@@ -275,11 +275,11 @@ def test_abort_rule_is_added_once_beside_the_others(
             ]
         },
     )
-    assert store.ensure_abort_rule()
-    assert not store.ensure_abort_rule()
+    assert store.admin.ensure_abort_rule()
+    assert not store.admin.ensure_abort_rule()
     rules = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     assert [r.get("ID") for r in rules] == ["theirs", "pipefs-abort-incomplete-uploads"]
-    assert store.lifecycle_warnings() == []
+    assert store.admin.lifecycle_warnings() == []
 
 
 def test_metadata_keys_of_rclone_and_s3fs_are_plain_on_the_wire(
