@@ -126,8 +126,17 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        """All versions and delete markers under a prefix, newest first for each key.
-        `Unsupported` without versioning."""
+        """All versions and delete markers under a prefix: those of a key one after the other,
+        newest first in the store's own order, whatever their times say (which may be of whole
+        seconds, and for a multipart upload that of its beginning). `Unsupported` without
+        versioning."""
+
+    @abc.abstractmethod
+    def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
+        """One level of `list_versions`: versions and markers of the keys directly below `prefix`
+        ("" or ending in "/"; a key that equals it is one of them), and as `str` the names of the
+        folders there that have versions or markers below them, each once, without "/". A folder
+        may also be named that has lost all of them; who needs to know lists it."""
 
     @abc.abstractmethod
     def delete(self, key: str, *, if_match: str = "") -> None:

@@ -41,9 +41,10 @@ from pipefs.errors import Corrupt, NotFound
 from pipefs.lmdbenv import Transaction
 from pipefs.stores import local_files as files
 from pipefs.stores.base import Capabilities, FileBody, Store, Undeleted
-from pipefs.stores.local_draft import Draft, check_conditions, new_nonce
+from pipefs.stores.local_draft import Draft, check_conditions
 from pipefs.stores.local_errors import disk_errors
 from pipefs.stores.local_index import Index, Record, close_index, open_index
+from pipefs.stores.local_outside import Outside, mark_deleted
 from pipefs.stores.local_recovery import FRESH_MAX_BYTES, SETTLE_AT, place, project, recover, settle
 from pipefs.types import ObjectVersion
 
@@ -63,6 +64,7 @@ class LocalStore(Store):
         root = Path(os.path.abspath(directory))
         self.url = "file://" + quote(str(root))
         self._places = files.Places(root)
+        self._outside = Outside(lambda: self._index, self._places)
         with self._errors("open"):
             root.mkdir(parents=True, exist_ok=True)
             self._places.create()
@@ -151,7 +153,7 @@ class LocalStore(Store):
             draft.etag, draft.size = write(content)
             self._write_plain(draft, content, plain)
             while (record := self._index.change(lambda t: self._insert(t, draft, plain))) is None:
-                self._adopt(draft.key)
+                self._outside.adopt(draft.key)
         except BaseException:
             # An interrupt may come after the commit.
             if not self._inserted(draft.key, draft.nonce):
@@ -177,7 +179,7 @@ class LocalStore(Store):
     def _insert(self, txn: Transaction, draft: Draft, plain: str) -> Record | None:
         """Make the draft the current version; None where another tool's edit comes first."""
         current = self._index.current(txn, draft.key)
-        if self._edited(txn, draft.key, current):
+        if self._outside.edited(txn, draft.key, current):
             return None
         draft.check(current)
         stamp = self._index.next_stamp(txn, time.time_ns())
@@ -195,24 +197,19 @@ class LocalStore(Store):
     def delete(self, key: str, *, if_match: str = "") -> None:
         with self._errors(f"delete {key}"):
             while not self._index.change(lambda txn: self._delete(txn, key, if_match)):
-                self._adopt(key)
+                self._outside.adopt(key)
 
     def _delete(self, txn: Transaction, key: str, if_match: str) -> bool:
         """False where another tool's edit is to be taken in first."""
         current = self._index.current(txn, key)
-        if self._edited(txn, key, current):
+        if self._outside.edited(txn, key, current):
             return False
         check_conditions(current, key, if_match)
-        self._mark_deleted(txn, key)
+        mark_deleted(self._index, txn, key)
         path = self._places.plain(key)
         if current is not None and current.placed and path is not None:
             self._places.remove(path)
         return True
-
-    def _mark_deleted(self, txn: Transaction, key: str) -> None:
-        stamp = self._index.next_stamp(txn, time.time_ns())
-        version_id = f"{stamp:016x}{new_nonce()}"
-        self._index.add(txn, Record(key, version_id, "", 0, stamp, deleted=True))
 
     def delete_version(self, key: str, version_id: str) -> None:
         with self._errors(f"delete version {version_id} of {key}"):
@@ -248,73 +245,6 @@ class LocalStore(Store):
                 self._index.add(txn, project(self._places, newest))
         return record
 
-    # --- what other tools did ----------------------------------------------------------------
-
-    def _edited(self, txn: Transaction, key: str, current: Record | None) -> bool:
-        """Whether the plain file is not what the index says."""
-        path = self._places.plain(key)
-        if path is None or (current is not None and not current.placed):
-            return False
-        expected = (current.size, current.plain_mtime_ns) if current else None
-        return files.stamp_of(path) != expected
-
-    def _adopt(self, key: str) -> None:
-        """Make a version (or delete marker) of what another tool did to the plain file."""
-        path = self._places.plain(key)
-        if path is None:
-            return
-        nonce = new_nonce()
-        content = self._places.version(nonce)
-        kept = False
-        try:
-            stamp = files.stamp_of(path)
-            etag = ""
-            if stamp is not None:
-                files.clone(path, content, sync=True)
-                files.sync_directory(os.path.dirname(content))
-                etag, size = files.md5_of(content)
-                if (size, stamp[1]) != files.stamp_of(path):
-                    return  # still being written: the next look takes it
-            kept = self._index.change(lambda txn: self._adopted(txn, key, nonce, etag, stamp))
-        except FileNotFoundError:
-            return  # removed meanwhile: the next look takes it
-        finally:
-            if not kept:
-                files.remove_quietly(content)
-
-    def _adopted(
-        self, txn: Transaction, key: str, nonce: str, etag: str, stamp: tuple[int, int] | None
-    ) -> bool:
-        """Whether the content that was copied is a version now."""
-        current = self._index.current(txn, key)
-        path = self._places.plain(key)
-        if path is None or not self._edited(txn, key, current) or files.stamp_of(path) != stamp:
-            return False
-        if stamp is None:
-            self._mark_deleted(txn, key)
-            return False
-        now = self._index.next_stamp(txn, time.time_ns())
-        record = Record(
-            *(key, f"{now:016x}{nonce}", etag, stamp[0], now),
-            placed=True,
-            plain_mtime_ns=stamp[1],
-        )
-        self._index.add(txn, record)
-        return True
-
-    def _adopt_below(self, prefix: str) -> None:
-        """Look at every plain file under the prefix, and at every record that should have one."""
-        for page in self._index.list_current(prefix, ""):
-            with self._index.begin() as txn:
-                edited = [r.key for r in page if self._edited(txn, r.key, r)]
-            for key in edited:
-                self._adopt(key)
-        with self._index.begin() as txn:
-            files_there = self._places.walk(prefix)
-            unknown = [key for key in files_there if self._index.current(txn, key) is None]
-        for key in unknown:
-            self._adopt(key)
-
     # --- reading -----------------------------------------------------------------------------
 
     def _current(self, key: str) -> Record | None:
@@ -322,10 +252,10 @@ class LocalStore(Store):
         for _attempt in range(3):
             with self._index.begin() as txn:
                 record = self._index.current(txn, key)
-                if not self._edited(txn, key, record):
+                if not self._outside.edited(txn, key, record):
                     return record
             # Outside the transaction, whose snapshot may be older than a put's rename.
-            self._adopt(key)
+            self._outside.adopt(key)
         with self._index.begin() as txn:
             return self._index.current(txn, key)
 
@@ -372,24 +302,37 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectVersion]:
         with self._errors(f"list {prefix}"):
-            self._adopt_below(prefix)
+            self._outside.adopt_below(prefix)
             for page in self._index.list_current(prefix, start_after):
                 for record in page:
                     yield record.version(is_latest=True)
 
     def list_dirs(self, prefix: str = "") -> builtins.list[str]:
         with self._errors(f"list {prefix}"):
-            self._adopt_below(prefix)
-            return sorted(self._index.names_below(prefix))
+            self._outside.adopt_below(prefix)
+            pages = self._index.level(prefix)
+            return sorted(name for page in pages for name in page if isinstance(name, str))
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
         with self._errors(f"list versions {prefix}"):
-            self._adopt_below(prefix)
+            self._outside.adopt_below(prefix)
             previous = ""
             for page in self._index.list_versions(prefix):
                 for record in page:
                     yield record.version(is_latest=record.key != previous)
                     previous = record.key
+
+    def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
+        with self._errors(f"list versions {prefix}"):
+            self._outside.adopt_level(prefix)
+            previous = ""
+            for page in self._index.level(prefix, versions=True):
+                for item in page:
+                    if isinstance(item, str):
+                        yield item
+                    else:
+                        yield item.version(is_latest=item.key != previous)
+                        previous = item.key
 
     def _errors(self, doing: str) -> AbstractContextManager[None]:
         return disk_errors(self._places, doing)

@@ -84,6 +84,22 @@ class Places:
                 elif entry.is_file(follow_symlinks=False) and key.startswith(prefix):
                     yield key
 
+    def scan(self, prefix: str) -> tuple[list[str], set[str]]:
+        """Keys of the regular files directly in the folder `prefix` ("" or ending in "/"), and
+        names of the folders there; as `walk`."""
+        keys: list[str] = []
+        folders: set[str] = set()
+        if prefix and self.plain(prefix[:-1]) is None:
+            return keys, folders
+        for entry in _scan(f"{self.root}/{prefix}"):
+            if prefix + entry.name == SIDE_FOLDER or not _is_utf8(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.add(entry.name)
+            elif entry.is_file(follow_symlinks=False):
+                keys.append(prefix + entry.name)
+        return keys, folders
+
     def place(self, temporary: str, path: str) -> bool:
         """Rename into place, making folders; False where a file or folder is in the way."""
         try:

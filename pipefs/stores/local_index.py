@@ -204,31 +204,33 @@ class Index:
             if not more:
                 return
 
-    def names_below(self, prefix: str) -> set[str]:
-        """Names of the folders one level below `prefix`, by one seek for each folder."""
-        names: set[str] = set()
-        bound = position = prefix.encode()[:_CUT]
-        while True:
-            with self.begin() as txn, txn.cursor(db=self._current) as cursor:
+    def level(self, prefix: str, *, versions: bool = False) -> Iterator[list[Record | str]]:
+        """Pages of one level, current records or all versions: records of the keys directly below
+        a prefix, and names of the folders there, each once and passed over by one seek."""
+        table = self._versions if versions else self._current
+        bound = prefix.encode()[:_CUT]
+        position: bytes | None = bound
+        named: set[str] = set()
+        while position is not None:
+            page: list[Record | str] = []
+            with self.begin() as txn, txn.cursor(db=table) as cursor:
                 more = cursor.set_range(position)
                 for _ in range(PAGE):
-                    raw = bytes(cursor.key()) if more else b""
-                    if not more or not raw.startswith(bound):
-                        return names
+                    if not more or not bytes(cursor.key()).startswith(bound):
+                        more = False
+                        break
                     record: Record = _decode(cursor.value())
                     name, slash, _rest = record.key[len(prefix) :].partition("/")
                     past = f"{prefix}{name}0".encode()  # "0" is the byte after "/"
-                    if not record.key.startswith(prefix) or not slash:
-                        more = cursor.next()
-                    elif raw < past and len(past) <= _CUT:
-                        names.add(name)
-                        more = cursor.set_range(past)
-                    else:
-                        names.add(name)
-                        more = cursor.next()
-                position = bytes(cursor.key()) if more else position
-                if not more:
-                    return names
+                    if record.key.startswith(prefix) and not slash:
+                        page.append(record)
+                    elif record.key.startswith(prefix) and name not in named:
+                        named.add(name)
+                        page.append(name)
+                    seek = slash and len(past) <= _CUT and bytes(cursor.key()) < past
+                    more = cursor.set_range(past) if seek else cursor.next()
+                position = bytes(cursor.key()) if more else None
+            yield page
 
 
 _lock = threading.Lock()

@@ -21,7 +21,6 @@ from typing import Any
 from pipefs.errors import NotFound, PreconditionFailed, Unsupported, UsageError
 from pipefs.stores.base import (
     MULTIPART_THRESHOLD_BYTES,
-    Cancelled,
     Capabilities,
     FileBody,
     Store,
@@ -33,7 +32,7 @@ from pipefs.stores.s3_checksum import NO_CHECKSUM, choose_checksum
 from pipefs.stores.s3_errors import Where, from_code, s3_errors
 from pipefs.stores.s3_listing import Listing, nanoseconds, note_document_order
 from pipefs.stores.s3_metadata import decode_metadata, encode_metadata
-from pipefs.stores.s3_multipart import MAX_PART_BYTES, Multipart
+from pipefs.stores.s3_multipart import MAX_PART_BYTES, Multipart, read_all
 from pipefs.stores.s3_probe import probe_conditional_copy, probe_store
 from pipefs.stores.s3_settings import S3Settings, make_client, make_session
 from pipefs.stores.s3_versions import Versions
@@ -70,6 +69,7 @@ class S3Store(Store):
         self._versions = Versions(self.client, self.where, self.prefix, payer)
         self._session = session
         self._conditional_copy: bool | None = None
+        self._versioned = False
         self._make_engine()
 
     def _make_engine(self) -> None:
@@ -120,7 +120,7 @@ class S3Store(Store):
                 etag, version_id = answer["ETag"].strip('"'), answer.get("VersionId")
                 modified_ns = _date_ns(answer)
             else:
-                data = _read_all(body) if isinstance(body, FileBody) else body
+                data = read_all(body) if isinstance(body, FileBody) else body
                 if self._engine and self._engine.can_name(full):
                     etag, version_id = self._engine.put(
                         full, data, encoded, content_type, if_match, if_none_match
@@ -329,12 +329,21 @@ class S3Store(Store):
         return self._listing.dirs(prefix)
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        if self.admin.versioning_state() == "":
+        self._require_versions()
+        yield from self._listing.versions(prefix)
+
+    def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
+        self._require_versions()
+        yield from self._listing.level_versions(prefix)
+
+    def _require_versions(self) -> None:
+        # Once it was on it can only be suspended, so that answer is asked for once.
+        self._versioned = self._versioned or self.admin.versioning_state() != ""
+        if not self._versioned:
             raise Unsupported(
                 f'bucket "{self.bucket}" has no versioning',
                 hint=f"Turn it on: pipefs doctor {self.url} --enable-versioning",
             )
-        yield from self._listing.versions(prefix)
 
     def _full(self, key: str) -> str:
         full = self.prefix + key
@@ -367,22 +376,6 @@ def _lost_if(e: NotFound, if_match: str, key: str) -> NotFound | PreconditionFai
     if if_match and 'bucket "' not in e.message:
         return PreconditionFailed(f"{key} is not {if_match} any more: it is gone")
     return e
-
-
-def _read_all(body: FileBody) -> bytes:
-    if body.cancelled():
-        raise Cancelled
-    pieces = []
-    offset = 0
-    while offset < body.size:
-        piece = os.pread(body.fd, body.size - offset, offset)
-        if not piece:
-            raise OSError(5, "the body ended before its size")
-        pieces.append(piece)
-        offset += len(piece)
-    if body.cancelled():
-        raise Cancelled
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _date_ns(answer: Mapping[str, Any]) -> int:

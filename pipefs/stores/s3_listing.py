@@ -1,17 +1,21 @@
 """Listings of S3: pages, names below a folder, and versions in their true order.
 
 S3 gives versions and delete markers in one XML document, newest first for each key, but boto3
-parts them into two lists and the times have whole seconds only. So the order is taken from the
-document. Servers that group them there are put in order by IsLatest and time.
+parts them into two lists, and the times have whole seconds only. So the order is taken from the
+document. Where a server groups markers behind versions there, IsLatest and time put them between.
+
+Seen on SeaweedFS 4.48: when a listing has several pages, it loses a key at a page's end if another
+key there is its name and a character below "/" (`data` beside `data.csv`). Only whole pages are
+asked for, so that there are few ends.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipefs.errors import Unsupported
 from pipefs.stores.s3_errors import Where, s3_errors
@@ -21,7 +25,15 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _ORDER = "PipefsOrder"
-PAGE = 1000
+Entry = tuple[bool, dict[str, Any]]
+"""Whether it is a delete marker, and what boto3 made of it."""
+
+
+class _Page(NamedTuple):
+    keys: list[list[Entry]]
+    """Entries of each key."""
+    folders: list[str]
+    """Common prefixes."""
 
 
 def note_document_order(client: S3Client) -> None:
@@ -49,6 +61,8 @@ class Listing:
         self._where = where
         self._prefix = prefix
         self._common: dict[str, Any] = {"Bucket": where.bucket, **common}
+        # Learnt once for the server. Until then the last key of each page waits for the next.
+        self._interleaves = False
 
     def objects(self, prefix: str, start_after: str) -> Iterator[ObjectVersion]:
         asked: dict[str, Any] = {**self._common, "Prefix": self._prefix + prefix}
@@ -88,19 +102,39 @@ class Listing:
             asked.pop("StartAfter", None)
 
     def versions(self, prefix: str) -> Iterator[ObjectVersion]:
-        asked: dict[str, Any] = {**self._common, "Prefix": self._prefix + prefix}
-        carried: list[tuple[bool, dict[str, Any]]] = []
+        for page in self._version_pages(prefix, {}):
+            for entries in page.keys:
+                yield from self._one_key(entries)
+
+    def level_versions(self, prefix: str) -> Iterator[ObjectVersion | str]:
+        skip = len(self._prefix + prefix)
+        named: set[str] = set()
+        for page in self._version_pages(prefix, {"Delimiter": "/"}):
+            for entries in page.keys:
+                yield from self._one_key(entries)
+            for folder in page.folders:
+                name = folder[skip:].removesuffix("/")
+                if name not in named:
+                    named.add(name)
+                    yield name
+
+    def _version_pages(self, prefix: str, extra: Mapping[str, str]) -> Iterator[_Page]:
+        asked: dict[str, Any] = {**self._common, "Prefix": self._prefix + prefix, **extra}
+        carried: list[Entry] = []
         while True:
             with s3_errors(self._where, f"list versions of {asked['Prefix'] or 'the bucket'}"):
                 page: Any = self._client.list_object_versions(**asked)
-            groups: dict[str, list[tuple[bool, dict[str, Any]]]] = {}
+            self._interleaves = self._interleaves or interleaves(page[_ORDER])
+            groups: dict[str, list[Entry]] = {}
             for item in [*carried, *_document_order(page)]:
                 groups.setdefault(item[1]["Key"], []).append(item)
             truncated = bool(page.get("IsTruncated")) and "NextKeyMarker" in page
-            # The last key may go on in the next page.
-            carried = groups.pop(page["NextKeyMarker"], []) if truncated else []
-            for entries in groups.values():
-                yield from self._one_key(entries)
+            carried = []
+            if truncated and not self._interleaves:
+                # The last key may go on in the next page.
+                carried = groups.pop(page["NextKeyMarker"], [])
+            folders = [p["Prefix"] for p in page.get("CommonPrefixes", [])]
+            yield _Page(list(groups.values()), folders)
             if not truncated:
                 return
             # Both markers travel together, or versions are skipped.
@@ -109,8 +143,8 @@ class Listing:
             if not asked["VersionIdMarker"]:
                 del asked["VersionIdMarker"]
 
-    def _one_key(self, entries: list[tuple[bool, dict[str, Any]]]) -> Iterator[ObjectVersion]:
-        for is_marker, entry in newest_first(entries):
+    def _one_key(self, entries: list[Entry]) -> Iterator[ObjectVersion]:
+        for is_marker, entry in newest_first(entries, interleaved=self._interleaves):
             key = entry["Key"][len(self._prefix) :]
             if "VersionId" not in entry:
                 raise Unsupported(f"{self._where.endpoint} lists versions without their ids")
@@ -126,14 +160,37 @@ class Listing:
                 )
 
 
-def _document_order(page: dict[str, Any]) -> list[tuple[bool, dict[str, Any]]]:
+def _document_order(page: dict[str, Any]) -> list[Entry]:
     versions, markers = iter(page.get("Versions", [])), iter(page.get("DeleteMarkers", []))
     return [(is_marker, next(markers if is_marker else versions)) for is_marker in page[_ORDER]]
 
 
-def newest_first(entries: list[tuple[bool, dict[str, Any]]]) -> list[tuple[bool, dict[str, Any]]]:
-    """One key's entries as the document has them, unless their times or IsLatest say otherwise."""
-    times = [(entry["IsLatest"], nanoseconds(entry["LastModified"])) for _, entry in entries]
-    if all(a >= b for a, b in pairwise(times)):
+def interleaves(markers: Sequence[bool]) -> bool:
+    """Whether a page, as marker or not in document order, shows that the server does not put all
+    markers behind all versions: then the document's order is the store's."""
+    return any(a and not b for a, b in pairwise(markers))
+
+
+def newest_first(entries: list[Entry], *, interleaved: bool) -> list[Entry]:
+    """One key's entries in the order that the store gave them.
+
+    Args:
+        interleaved: the server is known to mix markers and versions. Else markers behind versions
+            may only be grouped there, and go where IsLatest and their times say; versions among
+            themselves, and markers among themselves, are never reordered, for a multipart upload
+            has the time of its beginning.
+    """
+    versions = [e for e in entries if not e[0]]
+    markers = [e for e in entries if e[0]]
+    if interleaved or not (versions and markers) or entries != versions + markers:
         return entries
-    return sorted(entries, key=lambda e: (e[1]["IsLatest"], e[1]["LastModified"]), reverse=True)
+    out: list[Entry] = []
+    while versions and markers:
+        # Of one second: as the document has it.
+        marker_is_newer = _recency(markers[0]) > _recency(versions[0])
+        out.append((markers if marker_is_newer else versions).pop(0))
+    return [*out, *versions, *markers]
+
+
+def _recency(entry: Entry) -> tuple[bool, int]:
+    return entry[1]["IsLatest"], nanoseconds(entry[1]["LastModified"])

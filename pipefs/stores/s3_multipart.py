@@ -254,3 +254,20 @@ def _read_part(body: FileBody, offset: int, size: int, stop: _Stop) -> bytes:
         pieces.append(piece)
         offset += len(piece)
     return b"".join(pieces)
+
+
+def read_all(body: FileBody) -> bytes:
+    """The whole body, for a put of one request. Raises `Cancelled`."""
+    if body.cancelled():
+        raise Cancelled
+    pieces = []
+    offset = 0
+    while offset < body.size:
+        piece = os.pread(body.fd, body.size - offset, offset)
+        if not piece:
+            raise OSError(5, "the body ended before its size")
+        pieces.append(piece)
+        offset += len(piece)
+    if body.cancelled():
+        raise Cancelled
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

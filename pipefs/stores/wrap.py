@@ -20,7 +20,7 @@ from pipefs.stores.instruments import (
     LimitStore,
 )
 from pipefs.stores.retrying import RetryPolicy, call_with_retries
-from pipefs.stores.wrapper import PAGE, WrapperStore, innermost
+from pipefs.stores.wrapper import PAGE, Item, WrapperStore, innermost
 from pipefs.types import ObjectVersion
 
 __all__ = [
@@ -176,32 +176,40 @@ class RetryStore(WrapperStore):
                 yield item
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        last: ObjectVersion | None = None
+        return self._behind_the_last("list_versions", prefix, self.inner.list_versions)
 
-        def resume() -> Iterator[ObjectVersion]:
-            items = self.inner.list_versions(prefix)
+    def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
+        return self._behind_the_last("list_level_versions", prefix, self.inner.list_level_versions)
+
+    def _behind_the_last(
+        self, operation: str, prefix: str, listing: Callable[[str], Iterator[Item]]
+    ) -> Iterator[Item]:
+        """A listing that can only be begun anew: pass over what the caller has."""
+        last: Item | None = None
+
+        def resume() -> Iterator[Item]:
+            items = listing(prefix)
             if last is not None:
-                # There is no way to start after a version: pass over what the caller has.
                 for item in items:
-                    if (item.key, item.version_id) == (last.key, last.version_id):
+                    if _name(item) == _name(last):
                         return items
                 raise StoreUnavailable(
                     f"the listing of {prefix} changed while it was tried again"
                 ) from None
             return items
 
-        for page in self._resumed("list_versions", prefix, resume):
+        for page in self._resumed(operation, prefix, resume):
             for item in page:
                 last = item
                 yield item
 
     def _resumed(
-        self, operation: str, prefix: str, resume: Callable[[], Iterator[ObjectVersion]]
-    ) -> Iterator[builtins.list[ObjectVersion]]:
+        self, operation: str, prefix: str, resume: Callable[[], Iterator[Item]]
+    ) -> Iterator[builtins.list[Item]]:
         """Pages; after a failure the listing goes on behind the last page that was handed out."""
-        items: Iterator[ObjectVersion] | None = None
+        items: Iterator[Item] | None = None
 
-        def page() -> builtins.list[ObjectVersion]:
+        def page() -> builtins.list[Item]:
             nonlocal items
             try:
                 items = items or resume()
@@ -214,6 +222,11 @@ class RetryStore(WrapperStore):
             yield batch
             if len(batch) < PAGE:
                 return
+
+
+def _name(item: object) -> object:
+    """What a listing is found again by: a version, or the name of a folder."""
+    return (item.key, item.version_id) if isinstance(item, ObjectVersion) else item
 
 
 class _Rewound:

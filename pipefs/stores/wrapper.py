@@ -16,6 +16,7 @@ from pipefs.stores.base import Capabilities, FileBody, Store, Undeleted
 from pipefs.types import ObjectVersion
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 PAGE = 1000
 
 
@@ -30,9 +31,7 @@ class WrapperStore(Store):
         """Every request of every operation; `operation` is the method's name."""
         return call()
 
-    def _pages(
-        self, operation: str, prefix: str, items: Iterator[ObjectVersion]
-    ) -> Iterator[ObjectVersion]:
+    def _pages(self, operation: str, prefix: str, items: Iterator[Item]) -> Iterator[Item]:
         while page := self._around(operation, prefix, lambda: builtins.list(islice(items, PAGE))):
             yield from page
             if len(page) < PAGE:
@@ -77,6 +76,10 @@ class WrapperStore(Store):
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
         return self._pages("list_versions", prefix, self.inner.list_versions(prefix))
+
+    def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
+        items = self.inner.list_level_versions(prefix)
+        return self._pages("list_level_versions", prefix, items)
 
     def delete(self, key: str, *, if_match: str = "") -> None:
         self._around("delete", key, lambda: self.inner.delete(key, if_match=if_match))

@@ -86,6 +86,32 @@ def test_files_made_and_removed_by_other_tools_are_seen(store: LocalStore, folde
     assert not (folder / "d" / "made").exists()
 
 
+def test_a_level_of_versions_sees_what_other_tools_did_there(
+    store: LocalStore, folder: Path
+) -> None:
+    store.put("d/kept", b"1")
+    store.put("d/removed", b"1")
+    store.put("d/sub/known", b"1")
+    (folder / "d" / "removed").unlink()
+    (folder / "d" / "kept").write_bytes(b"written over")
+    (folder / "d" / "made").write_bytes(b"made outside")
+    (folder / "d" / "new" / "deep").mkdir(parents=True)
+    (folder / "d" / "new" / "deep" / "x").write_bytes(b"made outside")
+    (folder / "d" / "empty").mkdir()
+    found = list(store.list_level_versions("d/"))
+    versions = [(v.key, v.size, v.is_delete_marker) for v in found if not isinstance(v, str)]
+    assert versions == [
+        ("d/kept", 12, False),
+        ("d/kept", 1, False),
+        ("d/made", 12, False),
+        ("d/removed", 0, True),
+        ("d/removed", 1, False),
+    ]
+    assert [v for v in found if isinstance(v, str)] == ["new", "sub"]
+    deep = list(store.list_level_versions("d/new/deep/"))
+    assert [v.key for v in deep if not isinstance(v, str)] == ["d/new/deep/x"]
+
+
 def test_keys_without_a_file_name_have_no_plain_file_and_all_else(
     store: LocalStore, folder: Path
 ) -> None:
@@ -97,6 +123,9 @@ def test_keys_without_a_file_name_have_no_plain_file_and_all_else(
     assert sorted(v.key for v in store.list()) == sorted(odd)
     for key in odd:
         assert store.get(key, None, 0, 999) == key.encode()
+    names = [v if isinstance(v, str) else v.key for v in store.list_level_versions()]
+    assert sorted(names) == sorted(["\0", "..", ".pipefs-store", "a", "d", "n" * 256, "x"])
+    assert [v for v in store.list_level_versions("a/") if isinstance(v, str)] == [""]
 
 
 def test_long_keys_with_one_beginning_keep_apart(store: LocalStore) -> None:
@@ -108,6 +137,8 @@ def test_long_keys_with_one_beginning_keep_apart(store: LocalStore) -> None:
     assert sorted(v.key for v in store.list(f"{begin}/")) == names
     assert len(list(store.list_versions(names[2]))) == 2
     assert store.list_dirs(begin.rpartition("/")[0] + "/") == ["p" * 200]
+    assert list(store.list_level_versions(begin.rpartition("/")[0] + "/")) == ["p" * 200]
+    assert len(list(store.list_level_versions(f"{begin}/"))) == 10
     assert store.get(names[3], None, 0, 9999) == names[3].encode()
 
 

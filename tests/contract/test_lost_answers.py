@@ -143,8 +143,12 @@ def test_broken_listings_go_on_where_they_stopped(faults: FaultStore, store: Ret
         store.put(f"k{n}", b"1")
     faults.fail("list", times=2)
     faults.fail("list_versions", times=2)
+    faults.fail("list_level_versions", times=2)
     assert [v.key for v in store.list()] == [f"k{n}" for n in range(5)]
     assert [v.key for v in store.list_versions()] == [f"k{n}" for n in range(5)]
+    store.put("folder/k", b"1")
+    names = [v if isinstance(v, str) else v.key for v in store.list_level_versions()]
+    assert sorted(names) == ["folder", *(f"k{n}" for n in range(5))]
 
 
 def test_counting_and_limit_pass_bytes_on_and_count_them(inner: Store) -> None:

@@ -190,8 +190,9 @@ def test_unversioned_bucket_works_and_says_what_is_missing(
     made = store.put("k", b"1")
     assert made.version_id is None
     assert store.get("k", None, 0, 9) == b"1"
-    with pytest.raises(Unsupported, match="no versioning"):
-        list(store.list_versions())
+    for listing in (store.list_versions, store.list_level_versions):
+        with pytest.raises(Unsupported, match="no versioning"):
+            list(listing())
     assert [v.key for v in store.list()] == ["k"]
     store.enable_versioning()
     assert store.probe().versioning
