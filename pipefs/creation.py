@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from pipefs import descriptor
 from pipefs.config import Settings, check_options
 from pipefs.descriptor import Found, PipeDescriptor
-from pipefs.errors import NotFound, StoreError, Unsupported, UsageError
+from pipefs.errors import AccessDenied, NotFound, StoreError, Unsupported, UsageError
 from pipefs.home import Home, check_name
 from pipefs.registry import PATIENCE_S, Pipe, Registry, open_store_for
 from pipefs.stores.base import Capabilities, Store
@@ -186,13 +186,14 @@ def _create_bucket(url: str, settings: Settings) -> bool:
 
 
 def lifecycle_warnings(store: Store) -> list[str]:
-    """Rules of the bucket that would destroy snapshots; [] where there are none or nobody may
-    ask."""
-    s3 = s3_of(store)
-    if s3 is None:
-        return []
+    """Rules of the bucket that would destroy snapshots or files; where they cannot be read, a
+    sentence that says so."""
+    from pipefs.past import lifecycle
+
     try:
-        return s3.admin.lifecycle_warnings()
+        return [j.text for j in lifecycle.of(store) if j.level != lifecycle.NOTE]
+    except (AccessDenied, Unsupported):
+        return ["the lifecycle rules cannot be read: they may destroy old versions unseen"]
     except StoreError:
         return []
 

@@ -264,19 +264,21 @@ def _check_capabilities(capabilities: Capabilities) -> Iterator[Finding]:
 
 def _check_lifecycle(pipe: Pipe, store: Store, fix: bool) -> Iterator[Finding]:
     from pipefs.creation import s3_of
+    from pipefs.past import lifecycle
 
     s3 = s3_of(store)
     if s3 is None:
         return
     try:
-        warnings = s3.admin.lifecycle_warnings()
+        found = lifecycle.of(store)
     except PipefsError as e:
         yield Finding(NOTE, "lifecycle", f"cannot be read: {e.message}", e.hint)
         return
-    for warning in warnings:
+    for one in found:
         # Never fixed here: the rule is somebody's decision about somebody's money.
-        yield Finding(BAD, "lifecycle", warning, "Remove the rule, or limit it to other prefixes")
-    if not warnings:
+        level = NOTE if one.level == lifecycle.NOTE else BAD
+        yield Finding(level, "lifecycle", one.text, "Remove the rule, or limit it to other keys")
+    if not found:
         yield Finding(OK, "lifecycle", "no rule deletes old versions")
     if fix:
         try:

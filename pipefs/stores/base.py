@@ -16,6 +16,7 @@ import abc
 import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipefs.errors import AccessDenied, Unsupported
 from pipefs.types import ObjectVersion
@@ -171,6 +172,16 @@ class Store(abc.ABC):
         """Put a legal hold on a version, or take it off: nobody can delete it meanwhile.
         `Unsupported` where `has_object_lock` is False, `NotFound` for a version that is gone."""
         raise Unsupported(f"{self.url} cannot lock versions ({key})")
+
+    @property
+    def prefix_in_bucket(self) -> str:
+        """What the bucket has before each key: "" or ending in "/"."""
+        return ""
+
+    def lifecycle_rules(self) -> builtins.list[Mapping[str, Any]]:
+        """The bucket's lifecycle rules as S3 tells them; [] for stores that have none.
+        `AccessDenied` or `Unsupported` where they cannot be read."""
+        return []
 
     @abc.abstractmethod
     def copy(

@@ -13,7 +13,6 @@ an overwrite may replace. `last_modified_ns` of a put is 0 where the answer has 
 from __future__ import annotations
 
 import builtins
-import email.utils
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,7 +29,7 @@ from pipefs.stores.obstore_engine import make_engine
 from pipefs.stores.s3_bucket import BucketAdmin
 from pipefs.stores.s3_checksum import NO_CHECKSUM, choose_checksum
 from pipefs.stores.s3_errors import Where, from_code, s3_errors
-from pipefs.stores.s3_listing import Listing, nanoseconds, note_document_order
+from pipefs.stores.s3_listing import Listing, date_ns, nanoseconds, note_document_order
 from pipefs.stores.s3_metadata import decode_metadata, encode_metadata
 from pipefs.stores.s3_multipart import MAX_PART_BYTES, Multipart, read_all
 from pipefs.stores.s3_probe import probe_conditional_copy, probe_store
@@ -118,7 +117,7 @@ class S3Store(Store):
                     full, body, self.settings.part_size_bytes, create, conditions
                 )
                 etag, version_id = answer["ETag"].strip('"'), answer.get("VersionId")
-                modified_ns = _date_ns(answer)
+                modified_ns = date_ns(answer)
             else:
                 data = read_all(body) if isinstance(body, FileBody) else body
                 if self._engine and self._engine.can_name(full):
@@ -145,7 +144,7 @@ class S3Store(Store):
             answer: Any = self.client.put_object(
                 Bucket=self.bucket, Key=full, Body=data, **self.checksum.header(data), **options
             )
-        return answer["ETag"].strip('"'), answer.get("VersionId"), _date_ns(answer)
+        return answer["ETag"].strip('"'), answer.get("VersionId"), date_ns(answer)
 
     def _write_options(self, encoded: dict[str, str], content_type: str) -> dict[str, Any]:
         chosen = {
@@ -236,7 +235,7 @@ class S3Store(Store):
         else:
             answer = self._multipart().copy(origin, found.size, full, options, conditions)
             etag, version_id = answer["ETag"].strip('"'), answer.get("VersionId")
-            modified_ns = _date_ns(answer)
+            modified_ns = date_ns(answer)
         key = full[len(self.prefix) :]
         return ObjectVersion(key, version_id, etag, found.size, modified_ns, metadata=chosen)
 
@@ -351,6 +350,13 @@ class S3Store(Store):
             raise UsageError(f"{full[:80]!r} cannot be a key: 1 to {MAX_KEY_BYTES} bytes of UTF-8")
         return full
 
+    @property
+    def prefix_in_bucket(self) -> str:
+        return self.prefix
+
+    def lifecycle_rules(self) -> builtins.list[Mapping[str, Any]]:
+        return self.admin.rules()
+
     # --- the bucket --------------------------------------------------------------------------
 
     def bucket_exists(self) -> bool:
@@ -376,15 +382,6 @@ def _lost_if(e: NotFound, if_match: str, key: str) -> NotFound | PreconditionFai
     if if_match and 'bucket "' not in e.message:
         return PreconditionFailed(f"{key} is not {if_match} any more: it is gone")
     return e
-
-
-def _date_ns(answer: Mapping[str, Any]) -> int:
-    """The server's clock when it answered, whole seconds; 0 where it has none."""
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-    try:
-        return nanoseconds(email.utils.parsedate_to_datetime(date)) if date else 0
-    except ValueError:
-        return 0
 
 
 __all__ = ["S3Settings", "S3Store"]

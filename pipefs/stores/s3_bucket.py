@@ -1,7 +1,8 @@
-"""The bucket as a whole: does it exist, make it, turn versioning on, judge its lifecycle rules."""
+"""The bucket as a whole: does it exist, make it, turn versioning on, read its lifecycle rules."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,8 @@ class BucketAdmin:
         except (AccessDenied, Unsupported):
             return "unknown"
 
-    def _rules(self) -> list[dict[str, Any]]:
+    def rules(self) -> list[Mapping[str, Any]]:
+        """Lifecycle rules, as S3 tells them; [] for none. `AccessDenied`, `Unsupported`."""
         with s3_errors(self.where, f"read the lifecycle rules of {self.where.bucket}"):
             try:
                 answer = self.client.get_bucket_lifecycle_configuration(Bucket=self.where.bucket)
@@ -80,34 +82,14 @@ class BucketAdmin:
                 if e.response.get("Error", {}).get("Code") == "NoSuchLifecycleConfiguration":
                     return []
                 raise
-        return [dict(rule) for rule in answer.get("Rules", [])]
-
-    def lifecycle_warnings(self) -> list[str]:
-        """A sentence for each active rule that destroys or buries versions of our keys.
-
-        Empty where the rules are harmless; one sentence where they may not be read.
-        """
-        try:
-            rules = self._rules()
-        except (AccessDenied, Unsupported):
-            return ["the lifecycle rules cannot be read: they may destroy old versions unseen"]
-        warnings = []
-        for rule in rules:
-            prefix = _rule_prefix(rule)
-            ours = self.where.prefix
-            if rule.get("Status") != "Enabled" or not (
-                prefix.startswith(ours) or ours.startswith(prefix)
-            ):
-                continue
-            warnings += _judge(rule, f'lifecycle rule "{rule.get("ID", "without a name")}"')
-        return warnings
+        return list(answer.get("Rules", []))
 
     def ensure_abort_rule(self) -> bool:
         """Have S3 remove uploads that were left incomplete for seven days; True when it was added.
 
         The other rules stay as they are. A rule without a filter that does the same is enough.
         """
-        rules = self._rules()
+        rules = self.rules()
         for rule in rules:
             whole = not _rule_prefix(rule) and "Tag" not in str(rule.get("Filter", ""))
             abort = "AbortIncompleteMultipartUpload" in rule
@@ -135,24 +117,7 @@ class BucketAdmin:
         return len(answer.get("Uploads", []))
 
 
-def _rule_prefix(rule: dict[str, Any]) -> str:
+def _rule_prefix(rule: Mapping[str, Any]) -> str:
     scope = rule.get("Filter") or {}
     prefix = scope.get("Prefix") or (scope.get("And") or {}).get("Prefix") or rule.get("Prefix")
     return str(prefix or "")
-
-
-def _judge(rule: dict[str, Any], name: str) -> list[str]:
-    found = []
-    if expiry := rule.get("NoncurrentVersionExpiration"):
-        days = expiry.get("NoncurrentDays", 0)
-        kept = expiry.get("NewerNoncurrentVersions")
-        but = f" but the newest {kept}" if kept else ""
-        found.append(
-            f"{name} removes old versions for good after {days} days{but}: snapshots lose files"
-        )
-    if rule.get("NoncurrentVersionTransitions"):
-        found.append(f"{name} archives old versions: snapshots may become slow or unreadable")
-    expiry = rule.get("Expiration") or {}
-    if expiry.get("Days") or expiry.get("Date"):
-        found.append(f"{name} deletes current objects by age: files will disappear")
-    return found

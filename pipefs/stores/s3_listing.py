@@ -11,6 +11,7 @@ asked for, so that there are few ends.
 
 from __future__ import annotations
 
+import email.utils
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -51,6 +52,15 @@ def _note_order(http_response: Any, parsed: dict[str, Any], **_other: object) ->
 def nanoseconds(moment: datetime | None) -> int:
     """0 where the server did not tell."""
     return int(moment.timestamp() * 1000) * 1_000_000 if moment else 0
+
+
+def date_ns(answer: Mapping[str, Any]) -> int:
+    """The server's clock when it answered, whole seconds; 0 where it has none."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return nanoseconds(email.utils.parsedate_to_datetime(date)) if date else 0
+    except ValueError:
+        return 0
 
 
 class Listing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipefs.stores.base import Capabilities, FileBody, Store, Undeleted
 from pipefs.types import ObjectVersion
@@ -98,6 +98,13 @@ class WrapperStore(Store):
     def hold_version(self, key: str, version_id: str, *, hold: bool) -> None:
         call = lambda: self.inner.hold_version(key, version_id, hold=hold)  # noqa: E731
         self._around("hold_version", key, call)
+
+    @property
+    def prefix_in_bucket(self) -> str:
+        return self.inner.prefix_in_bucket
+
+    def lifecycle_rules(self) -> builtins.list[Mapping[str, Any]]:
+        return self._around("lifecycle_rules", "", self.inner.lifecycle_rules)
 
     def copy(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipefs.errors import AccessDenied, NotFound, StoreUnavailable, Unsupported, UsageError
+from pipefs.past import lifecycle
 from pipefs.stores.opening import open_store, parse_s3_url
 from pipefs.stores.retrying import RetryPolicy
 from pipefs.stores.s3 import S3Settings, S3Store
@@ -224,41 +225,6 @@ def test_bucket_is_created_with_versioning_and_twice_is_no_error(
     assert store.probe().versioning
 
 
-def test_rules_that_expire_old_versions_are_warned_of(
-    seaweed: SeaweedServer, bucket: str, store: S3Store
-) -> None:
-    assert store.admin.lifecycle_warnings() == []
-    seaweed.client().put_bucket_lifecycle_configuration(
-        Bucket=bucket,
-        LifecycleConfiguration={
-            "Rules": [
-                {
-                    "ID": "clean",
-                    "Status": "Enabled",
-                    "Filter": {"Prefix": ""},
-                    "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
-                },
-                {
-                    "ID": "elsewhere",
-                    "Status": "Enabled",
-                    "Filter": {"Prefix": "other/"},
-                    "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
-                },
-                {
-                    "ID": "off",
-                    "Status": "Disabled",
-                    "Filter": {"Prefix": ""},
-                    "NoncurrentVersionExpiration": {"NoncurrentDays": 2},
-                },
-            ]
-        },
-    )
-    warnings = store.admin.lifecycle_warnings()
-    assert len(warnings) == 1
-    assert '"clean"' in warnings[0]
-    assert "after 30 days" in warnings[0]
-
-
 def test_abort_rule_is_added_once_beside_the_others(
     seaweed: SeaweedServer, bucket: str, store: S3Store
 ) -> None:
@@ -280,7 +246,7 @@ def test_abort_rule_is_added_once_beside_the_others(
     assert not store.admin.ensure_abort_rule()
     rules = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     assert [r.get("ID") for r in rules] == ["theirs", "pipefs-abort-incomplete-uploads"]
-    assert store.admin.lifecycle_warnings() == []
+    assert lifecycle.of(store) == []
 
 
 def test_metadata_keys_of_rclone_and_s3fs_are_plain_on_the_wire(
