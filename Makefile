@@ -43,6 +43,7 @@ bench: $(VENV)/.ready                 ## figures; nothing else should run meanwh
 	PYTHONPATH=. $(BIN)/python benchmarks/fuse_floor.py
 	PYTHONPATH=. $(BIN)/python benchmarks/state.py
 	PYTHONPATH=. $(BIN)/python benchmarks/blocks.py
+	PYTHONPATH=. $(BIN)/python benchmarks/diffing.py
 	$(BIN)/python benchmarks/mounts.py
 
 clean:

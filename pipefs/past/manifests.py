@@ -176,9 +176,7 @@ class ManifestView:
         return out
 
     def entries(self, names: Sequence[bytes] = ()) -> Iterator[Entry]:
-        names = list(names)
-        if len(names) < len(self._path) and self._path[: len(names)] == names:
-            names = self._path  # a part of it is all there is
+        names = self.scope(names)
         if names:
             found = self.find(names)
             if found is None:
@@ -190,6 +188,25 @@ class ManifestView:
             if not manifest.is_below(place[0], names):
                 break
             yield entry
+
+    # --- by part ------------------------------------------------------------------------------
+
+    def scope(self, names: Sequence[bytes]) -> list[bytes]:
+        """The path at and below which `entries(names)` finds something: deeper than these names
+        where the snapshot is of a part of them."""
+        names = list(names)
+        return self._path if self._path[: len(names)] == names else names
+
+    def parts_at(self, names: Sequence[bytes]) -> list[PartRef]:
+        """The parts that may hold entries at and below a path, in order."""
+        names = self.scope(names)
+        if not names:
+            return self.root.parts
+        return [p for p, first, last in self._ranges() if _overlaps(names, first, last)]
+
+    def part(self, name: str) -> Part:
+        """One part of it, read; unlike `entries` with what lies beside the snapshot's path."""
+        return self._read(name, True)
 
     # --- by path ------------------------------------------------------------------------------
 
@@ -219,21 +236,10 @@ class ManifestView:
 
     def refs(self) -> list[PartRef]:
         """The parts that hold what the snapshot is of."""
-        if not self._path:
-            return self.root.parts
-        return [p for p, first, last in self._ranges() if self._overlaps(first, last)]
+        return self.parts_at(())
 
     def _ranges(self) -> Iterator[tuple[PartRef, Place, Place | None]]:
         yield from zip(self.root.parts, self._firsts, [*self._firsts[1:], None], strict=True)
-
-    def _overlaps(self, first: Place, last: Place | None) -> bool:
-        own = manifest.place_of(self._path)
-        if first <= own and (last is None or own < last):
-            return True
-        top = b"\0".join(self._path)
-        if manifest.is_below(first[0], self._path):
-            return True
-        return first <= (top, b"") and (last is None or (top, b"") < last)
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -242,8 +248,11 @@ class ManifestView:
         return list(names[:n]) == self._path[:n]
 
     def _part(self, at: int, wait: bool) -> Part:
+        return self._read(self.root.parts[at].part, wait)
+
+    def _read(self, name: str, wait: bool) -> Part:
         try:
-            return self._store.part(self.root.parts[at].part, wait=wait)
+            return self._store.part(name, wait=wait)
         except NotFound as e:
             raise Corrupt(
                 f"a part of the snapshot {self.label} is gone from the store: {e}",
@@ -283,6 +292,17 @@ class ManifestView:
             above = self.find(names[:-1], wait=wait) if len(names) > 1 else None
             parent = above[0] + ROOT + 1 if above is not None else ROOT
         return inode_of(entry, ino, parent=parent, name=names[-1])
+
+
+def _overlaps(names: Sequence[bytes], first: Place, last: Place | None) -> bool:
+    """Whether places from `first` to before `last` have some at or below these names."""
+    own = manifest.place_of(names)
+    if first <= own and (last is None or own < last):
+        return True
+    top = b"\0".join(names)
+    if manifest.is_below(first[0], names):
+        return True
+    return first <= (top, b"") and (last is None or (top, b"") < last)
 
 
 def _fail(code: int) -> OSError:
