@@ -77,6 +77,9 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
     protected: bool = False
     forgotten: int = 0
     """When it was forgotten (ns); 0: it is kept."""
+    dropped: bool = False
+    """It was forgotten for longer than the grace period, and a prune said so: it cannot be brought
+    back, its object is about to go. The next prune that finds the object gone ends this line."""
     number: int = 0
     """The entry of the log that announced it."""
 
@@ -128,7 +131,7 @@ class Catalog:
             return found
         if len(name) >= MIN_DIGITS and _HEX.match(name):
             near = [s for s in self.snapshots.values() if s.id.startswith(name.lower())]
-            near = [s for s in near if forgotten or not s.forgotten]
+            near = [s for s in near if not s.dropped and (forgotten or not s.forgotten)]
             if len(near) > 1:
                 ids = ", ".join(s.id[:12] for s in near[:4])
                 raise Conflict(f"{name} is the beginning of {len(near)} snapshots: {ids}")
@@ -153,19 +156,29 @@ class Catalog:
         The log decides between machines: a tag that another snapshot got first stays there.
         """
         if change.op == "prune":
-            self.cutoff = max(self.cutoff, change.cutoff)
-            return None
+            return self._prune(change)
         if change.op == "snapshot":
             return self._add(change, number)
         found = self.snapshots.get(change.snapshot)
         if change.op == "tag":
             return self._tag(change, found)
-        if found is None:
+        if found is None or found.dropped:
             return None
-        if change.op == "protect":
+        if change.op == "protect" and not found.forgotten:
             found.protected = not change.off
         elif change.op == "forget" and not (found.protected and not change.off):
-            found.forgotten = 0 if change.off else time_ns
+            found.forgotten = 0 if change.off else found.forgotten or time_ns
+        return found
+
+    def _prune(self, change: Change) -> Snapshot | None:
+        self.cutoff = max(self.cutoff, change.cutoff)
+        found = self.snapshots.get(change.snapshot)
+        if found is None or not found.forgotten:
+            return None
+        if change.off and found.dropped:
+            del self.snapshots[found.id]
+        elif not change.off:
+            found.dropped, found.tags = True, []
         return found
 
     def _add(self, change: Change, number: int) -> Snapshot:
@@ -176,19 +189,29 @@ class Catalog:
         if known is not None:
             known.number = known.number or number
             return known
-        if body.name and self.tagged(body.name) is None:
+        if body.name and self._is_free(body.name):
             made.tags = [body.name]
         self.snapshots[made.id] = made
         return made
 
+    def _is_free(self, tag: str) -> bool:
+        """Whether nothing that is kept has the tag; what was forgotten loses it."""
+        holder = self.tagged(tag)
+        if holder is not None and holder.forgotten:
+            holder.tags = [t for t in holder.tags if t != tag]
+            return True
+        return holder is None
+
     def _tag(self, change: Change, found: Snapshot | None) -> Snapshot | None:
-        holder = self.tagged(change.tag)
-        if change.off or (holder is not None and (holder is found or change.force)):
-            if holder is not None and (change.off or holder is not found):
-                holder.tags = [t for t in holder.tags if t != change.tag]
-            holder = holder if change.off else None
-        if not change.off and found is not None and holder is None and change.tag not in found.tags:
+        holder = None if self._is_free(change.tag) else self.tagged(change.tag)
+        if found is not None and found.dropped:
+            found = None
+        if not change.off:
+            if found is None or holder is found or (holder is not None and not change.force):
+                return found
             found.tags = [*found.tags, change.tag]
+        if holder is not None:
+            holder.tags = [t for t in holder.tags if t != change.tag]
         return found or holder
 
 

@@ -75,14 +75,15 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     data: str = ""
     """snapshot: the text of its object, without the line feed."""
     snapshot: str = ""
-    """tag, forget, protect: id of the snapshot."""
+    """tag, forget, protect: id of the snapshot. prune: a forgotten one that is dropped for good."""
     tag: str = ""
     off: bool = False
-    """tag, forget, protect: undo it."""
+    """tag, forget, protect: undo it. prune: the dropped snapshot's object is gone."""
     force: bool = False
     """tag: also where another snapshot has it."""
     cutoff: int = 0
-    """prune: versions that no commit from this one on shows may go."""
+    """prune: versions that no commit from this one on shows may go; no snapshot may be made of
+    an earlier commit from now on."""
 
 
 class Commit(msgspec.Struct, omit_defaults=True, kw_only=True):

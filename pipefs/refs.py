@@ -66,7 +66,7 @@ def from_objects(store: Store, known: Catalog | None = None) -> Catalog:
     """A catalogue with every snapshot object there is; what is new in it has the name that it was
     made with, what has no object is left out."""
     known = known or Catalog()
-    found = Catalog(cutoff=known.cutoff)
+    found = Catalog()  # the cut-off is a number of the log, and that is another one now
     for item in store.list(cat.PREFIX):
         snapshot_id = item.key.removeprefix(cat.PREFIX).removesuffix(".json")
         if snapshot_id in known.snapshots:

@@ -140,7 +140,8 @@ class Taker:
         if not wanted.tag:
             return
         holder = catalog.tagged(cat.check_tag(wanted.tag))
-        if holder is not None and holder is not same and not wanted.move_tag:
+        taken = holder is not None and not holder.forgotten and holder is not same
+        if holder is not None and taken and not wanted.move_tag:
             raise Conflict(
                 f"the tag {wanted.tag!r} belongs to the snapshot {holder.short} of "
                 f"{holder.body.time[:16]}Z",
