@@ -171,6 +171,10 @@ class ContentReader:
                 "%s has the bytes of %s, but not its cached blocks: %s", new.key, old.key, e
             )
 
+    def percent(self, ref: ContentRef) -> float:
+        """How much of a version is in the cache."""
+        return self._cache.percent(self.identity(ref)) if ref.size else 100.0
+
     def requests(self) -> tuple[int, int]:
         """(requests made, bytes asked for) since the reader was made."""
         return self._downloads.requests, self._downloads.fetched_bytes

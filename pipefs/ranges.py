@@ -221,6 +221,41 @@ class Ranges:
             raise WouldBlock
         return self._copy_bytes(source, ino, offset, min(length, COPY_LIMIT_BYTES), wait=wait)
 
+    def lay(self, content: Content, ino: int) -> bool:
+        """Let an empty file that is open for writing be this version, without its bytes; False if
+        the store's versions do not last."""
+        return self._share(content, ino, 0, content.size, wait=True)
+
+    def copy_version(
+        self,
+        content: Content | None,
+        size: int,
+        offset_in: int,
+        ino: int,
+        offset: int,
+        length: int,
+        *,
+        stream: int,
+        wait: bool,
+    ) -> int:
+        """As `copy`, from a version that no live file need have. Raises as that does."""
+        length = min(length, size - offset_in)
+        if length <= 0 or content is None:
+            return 0
+        fits = offset_in == offset and length >= _SHARE_BYTES
+        if fits and self._share(content, ino, offset, length, wait=wait):
+            return length
+        if not wait and length > _SMALL_BYTES:
+            raise WouldBlock
+        length = min(length, _PIECE_BYTES)
+        parts, release = self._volume.read_version(content, offset_in, length, stream, wait, None)
+        try:
+            data = b"".join(parts)
+        finally:
+            if release is not None:
+                release()
+        return self._volume.write(ino, offset, memoryview(data), wait=wait) if data else 0
+
     def _copied_from(self, ino: int) -> tuple[bool, Content | None]:
         """Whether a file has no local bytes; if it has, the version it is an untouched copy of."""
         local = self._files.get(ino)

@@ -58,6 +58,7 @@ TABLES = (
     "links",  # ino of a file, ino of a hard link → b"": see `pipefs.links`
     "snapshots",  # id → Snapshot: see `pipefs.shelf`
     "touched",  # digest of a path → path: see `pipefs.touched`
+    "views",  # identity ↔ number of the past views that the kernel may know
 )
 
 # --- reading ----------------------------------------------------------------------------------

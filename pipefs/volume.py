@@ -134,13 +134,13 @@ class Volume(LiveTree):
                 break
             below = self.files.below(local, offset, size)
             if below is not None:
-                return self._read_version(*below, stream, wait, interrupted)
+                return self.read_version(*below, stream, wait, interrupted)
             parts = self.files.read(local, offset, size, wait=wait)
             if parts is not None:
                 return [*parts], None
         if content is None:
             return [bytes(max(0, min(size, size_now - offset)))], None
-        return self._read_version(content, offset, size, stream, wait, interrupted)
+        return self.read_version(content, offset, size, stream, wait, interrupted)
 
     def _version(self, ino: int, epoch: int) -> tuple[Content | None, int, bool]:
         """(version, size, whether it is the inode's present content)."""
@@ -154,7 +154,7 @@ class Volume(LiveTree):
                     return old, old.size, False
             return node.content, node.size, True
 
-    def _read_version(
+    def read_version(
         self,
         content: Content,
         offset: int,
@@ -163,6 +163,7 @@ class Volume(LiveTree):
         wait: bool,
         interrupted: Callable[[], bool] | None,
     ) -> tuple[list[bytes | memoryview], Callable[[], None] | None]:
+        """As `read`, of exactly this version, whether a live file has it or not."""
         ref = content.ref()
         leases = self.reader.cached(ref, offset, size)
         self.reader.advise(stream, ref, offset, size)
@@ -194,9 +195,7 @@ class Volume(LiveTree):
 
     def cached_percent(self, content: Content) -> float:
         """How much of a version is in the block cache."""
-        if content.size == 0:
-            return 100.0
-        return self.cache.percent(self.reader.identity(content.ref()))
+        return self.reader.percent(content.ref())
 
     def now_ns(self) -> int:
         return self._clock()

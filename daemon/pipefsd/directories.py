@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 from pipefs.records import Inode, NameEntry
 from pipefs.volume import Volume
@@ -19,17 +20,18 @@ _KEPT_CHUNKS = 16
 PLUS_BATCH = 64
 """Inodes read at a time: few are read in vain when the kernel's buffer is full."""
 
-Fetch = Callable[[bytes, int], list[tuple[bytes, NameEntry]]]
-"""(name to go on after, how many) → names that follow."""
+T = TypeVar("T")
+"""What a name of a listing comes with."""
 
 
-class DirectoryHandle:
-    """One open directory. Used by one request at a time (the kernel holds its lock)."""
+class DirectoryHandle(Generic[T]):
+    """One open directory. Used by one request at a time (the kernel holds its lock). `fetch` is
+    asked for the names that follow one: (name to go on after, how many)."""
 
     def __init__(self, ino: int) -> None:
         self.ino = ino
         self._start = 0
-        self._chunk: list[tuple[bytes, NameEntry]] = []
+        self._chunk: list[tuple[bytes, T]] = []
         self._chunks: dict[int, bytes] = {0: b""}
         """Position of a chunk's first entry → the name before it."""
 
@@ -38,7 +40,9 @@ class DirectoryHandle:
         self._start, self._chunk = 0, []
         self._chunks = {0: b""}
 
-    def at(self, position: int, fetch: Fetch) -> list[tuple[bytes, NameEntry]]:
+    def at(
+        self, position: int, fetch: Callable[[bytes, int], list[tuple[bytes, T]]]
+    ) -> list[tuple[bytes, T]]:
         """Entries from `position` on, a part of the directory; empty at its end."""
         while True:
             skip = position - self._start
@@ -47,7 +51,7 @@ class DirectoryHandle:
             if not self._seek(position, fetch):
                 return []
 
-    def _seek(self, position: int, fetch: Fetch) -> bool:
+    def _seek(self, position: int, fetch: Callable[[bytes, int], list[tuple[bytes, T]]]) -> bool:
         """Load the chunk that holds `position`, or the one after what is known."""
         end = self._start + len(self._chunk)
         if self._chunk and position == end:
@@ -79,7 +83,7 @@ class Directories:
     def __init__(self, volume: Volume, entry_of: Callable[[Inode], Entry]) -> None:
         self._volume = volume
         self._entry_of = entry_of
-        self._open: dict[int, DirectoryHandle] = {}
+        self._open: dict[int, DirectoryHandle[NameEntry]] = {}
 
     def open(self, handle: int, ino: int) -> None:
         self._open[handle] = DirectoryHandle(ino)
@@ -100,7 +104,9 @@ class Directories:
             yield DirEntry(b"..", parent, stat.S_IFDIR, 2)
         yield from self._names(directory, max(0, offset - 2), plus)
 
-    def _names(self, directory: DirectoryHandle, position: int, plus: bool) -> Iterator[DirEntry]:
+    def _names(
+        self, directory: DirectoryHandle[NameEntry], position: int, plus: bool
+    ) -> Iterator[DirEntry]:
         def fetch(after: bytes, limit: int) -> list[tuple[bytes, NameEntry]]:
             return self._volume.children(directory.ino, after, limit)
 

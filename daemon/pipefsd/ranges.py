@@ -69,6 +69,31 @@ class RangeRequests(Serving):
                 source, ino_of(node_out), offset_out, length, wait=caller.may_block
             )
 
+    def copy_version(
+        self,
+        caller: Caller,
+        source: Inode,
+        offset_in: int,
+        node_out: int,
+        offset_out: int,
+        length: int,
+        stream: int,
+    ) -> int:
+        """copy_file_range(2) from a file of the past."""
+        self.requests += 1
+        self._writable()
+        with self._translated(node_out):
+            return self._ranges.copy_version(
+                source.content,
+                source.size,
+                offset_in,
+                ino_of(node_out),
+                offset_out,
+                length,
+                stream=stream,
+                wait=caller.may_block,
+            )
+
     @contextmanager
     def _translated(self, node: int) -> Iterator[None]:
         """The store's trouble is EIO to programs; the log says what it was."""
