@@ -13,13 +13,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from pipefs import installed_service, protocol
 from pipefs.errors import Corrupt, PipefsError, Refused, TimedOut
 from pipefs.home import Home
+from pipefs.pastmessages import (
+    CheckedOut,
+    Checkout,
+    GetPresent,
+    PresentPart,
+    PresentTree,
+    Restore,
+    RestoreDone,
+    SnapshotTaken,
+    TakeSnapshot,
+)
 from pipefs.protocol import (
     Empty,
     Flushed,
@@ -45,7 +56,11 @@ MOUNT_TIMEOUT_S = 180.0
 ANSWER_SLACK_S = 15.0
 """How much longer than the daemon's own bound a caller waits for its answer."""
 
+SNAPSHOT_SLACK_S = 600.0
+"""Beyond the wait for uploads: the first manifest of a large pipe is read from all of its tree."""
+
 T = TypeVar("T", bound=Struct)
+P = TypeVar("P", bound=Struct)
 Progress = Callable[[FlushProgress], None]
 
 
@@ -59,12 +74,14 @@ def call(
     result: type[T],
     *,
     timeout_s: float | None,
-    progress: Progress | None = None,
+    progress: Callable[[P], None] | None = None,
+    told: type[P] | None = None,
 ) -> T:
     """Send one request and wait for its answer.
 
     Args:
         timeout_s: bound of the whole call; None waits as long as the daemon lives.
+        told: what a progress line is; `FlushProgress` if not given.
     Raises:
         NotRunning: nobody listens, or the daemon went away before it answered.
         TimedOut: no answer in time; whether the request was done is unknown.
@@ -85,7 +102,7 @@ def call(
                 f"{path} belongs to another user",
                 hint="Run as the user who mounted, or with --system as root",
             ) from e
-        return _answer(sock, path, result, deadline, progress)
+        return _answer(sock, path, result, deadline, progress, told or FlushProgress)
 
 
 def _answer(
@@ -93,7 +110,8 @@ def _answer(
     path: Path | str,
     result: type[T],
     deadline: float | None,
-    progress: Progress | None,
+    progress: Callable[[Any], None] | None,
+    told: type[Struct],
 ) -> T:
     buffer = bytearray()
     while True:
@@ -104,7 +122,7 @@ def _answer(
         if reply.ok:
             return protocol.decode_body(reply.result, result)
         if progress is not None:
-            progress(protocol.decode_body(reply.progress, FlushProgress))
+            progress(protocol.decode_body(reply.progress, told))
 
 
 def _read_line(
@@ -188,6 +206,24 @@ class WorkerClient:
         bound = None if timeout_s is None else timeout_s + ANSWER_SLACK_S
         request = protocol.Flush(path, timeout_s)
         return call(self.socket, request, Flushed, timeout_s=bound, progress=progress)
+
+    def snapshot(self, request: TakeSnapshot, *, progress: Progress | None = None) -> SnapshotTaken:
+        """Waits as long as uploads take, or `request.timeout_s`."""
+        bound = None if request.timeout_s is None else request.timeout_s + SNAPSHOT_SLACK_S
+        return call(self.socket, request, SnapshotTaken, timeout_s=bound, progress=progress)
+
+    def restore(self, request: Restore, *, progress: Progress | None = None) -> RestoreDone:
+        return call(self.socket, request, RestoreDone, timeout_s=None, progress=progress)
+
+    def checkout(self, snapshot: str | None) -> CheckedOut:
+        return call(self.socket, Checkout(snapshot), CheckedOut, timeout_s=60.0)
+
+    def present(self, on_part: Callable[[PresentPart], None]) -> PresentTree:
+        """The live tree as a manifest; `on_part` gets what is not in the bucket."""
+        request = GetPresent()
+        return call(
+            self.socket, request, PresentTree, timeout_s=600.0, progress=on_part, told=PresentPart
+        )
 
     def refresh(self, *, full: bool = False, timeout_s: float | None = 600.0) -> Refreshed:
         return call(self.socket, protocol.Refresh(full), Refreshed, timeout_s=timeout_s)

@@ -19,8 +19,8 @@ from msgspec import Raw, Struct, field
 
 from pipefs import errors
 from pipefs.errors import Corrupt, NewerFormat, PipefsError, UsageError
-
-PROTOCOL_VERSION = 1
+from pipefs.pastmessages import PastRequest
+from pipefs.version import PROTOCOL_VERSION
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is not ours: the reader hangs up instead of filling memory."""
@@ -104,7 +104,7 @@ class Refresh(Struct, tag_field="op", tag="refresh", frozen=True):
 
 
 SupervisorRequest = Ping | Mount | Umount | ListMounts | Shutdown
-WorkerRequest = Ping | GetStatus | Flush | Refresh
+WorkerRequest = Ping | GetStatus | Flush | Refresh | PastRequest
 
 
 # --- results ----------------------------------------------------------------------------------

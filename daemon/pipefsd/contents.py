@@ -66,7 +66,7 @@ class ContentRequests(Serving):
             ino_of(parent), mode, uid, gid, handle=handle, unique=caller.unique
         )
         self._opened(node.ino)
-        self._orphaned(node)
+        self.orphaned(node)
         entry = self._entry(node)
         flags |= os.O_WRONLY
         return entry, self._served(caller, entry.node, handle, flags, made=node)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
+from pipefs.pastmessages import PastRequest
 from pipefs.protocol import MountStatus, WireError
 from pipefsd.transports.base import Operations
 
@@ -164,6 +165,11 @@ class Service(Protocol):
     ) -> Mapping[str, object]: ...
 
     def refresh(self, full: bool) -> Mapping[str, object]: ...
+
+    def past(
+        self, request: PastRequest, progress: Callable[[Struct | dict[str, object]], None]
+    ) -> Struct | dict[str, object]:
+        """Answer a request about snapshots."""
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         """Upload for at most `timeout_s`; returns files and bytes that remain."""

@@ -44,7 +44,7 @@ class NameRequests(Serving):
     def setattr(self, caller: Caller, node: int, change: SetAttr) -> tuple[Attr, float]:
         self._writable()
         ino = ino_of(node)
-        uid, gid = self._owner.stored(change.uid, change.gid)
+        uid, gid = self.ownership.stored(change.uid, change.gid)
         if change.size is not None:
             self._volume.truncate(ino, change.size, wait=caller.may_block)
         mode = change.mode
@@ -118,12 +118,12 @@ class NameRequests(Serving):
         self.requests += 1
         self._writable()
         if not self._answered(caller):
-            self._orphaned(self._volume.unlink(ino_of(parent), name, unique=caller.unique))
+            self.orphaned(self._volume.unlink(ino_of(parent), name, unique=caller.unique))
 
     def rmdir(self, caller: Caller, parent: int, name: bytes) -> None:
         self._writable()
         if not self._answered(caller):
-            self._orphaned(self._volume.rmdir(ino_of(parent), name, unique=caller.unique))
+            self.orphaned(self._volume.rmdir(ino_of(parent), name, unique=caller.unique))
 
     def rename(
         self, caller: Caller, parent: int, name: bytes, parent2: int, name2: bytes, flags: int
@@ -138,4 +138,4 @@ class NameRequests(Serving):
             ino_of(parent), name, ino_of(parent2), name2, flags, unique=caller.unique
         )
         if replaced is not None:
-            self._orphaned(replaced)
+            self.orphaned(replaced)

@@ -26,16 +26,17 @@ def status(
     health: Health,
     capabilities: Capabilities,
     read_only: bool,
+    checked_out: str | None,
     warnings: list[str],
 ) -> MountStatus:
     """The mount object of `status --json`; path and transport are the worker frame's to fill."""
-    asked = cache.hits + cache.misses
     conflicts = volume.conflicts()
     return MountStatus(
         name=name,
         path="",
         pid=os.getpid(),
         transport="kernel",
+        snapshot=checked_out,
         state="offline" if health.offline_since_ns else "read-only" if read_only else "live",
         dirty_files=outbox.files,
         dirty_bytes=outbox.bytes,
@@ -43,7 +44,7 @@ def status(
         uploading_bytes=sending[1],
         conflicts=len(conflicts),
         cache_bytes=cache.used_bytes,
-        cache_hit_ratio=cache.hits / asked if asked else 0.0,
+        cache_hit_ratio=cache.hits / max(1, cache.hits + cache.misses),
         last_error=health.last_error,
         read_only=read_only,
         capabilities=_flags(capabilities),
@@ -72,3 +73,19 @@ def _flags(can: Capabilities) -> dict[str, bool]:
         "checksums": can.checksums,
         "writable": can.writable,
     }
+
+
+def warnings_of(can: Capabilities, name: str) -> list[str]:
+    """What a mount says about a store that cannot do everything."""
+    out = []
+    if not can.writable:
+        reason = (can.detail or {}).get("writable", "your credentials may not write")
+        out.append(f"READ-ONLY: {reason}")
+    if not can.versioning:
+        out.append(
+            "the bucket keeps no versions, so there will be no snapshots and no history; "
+            f"turn versioning on: pipefs doctor {name} --fix"
+        )
+    if can.writable and not can.conditional_put:
+        out.append("the store has no conditional puts: let one machine at a time write this pipe")
+    return out

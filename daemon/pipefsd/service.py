@@ -20,13 +20,13 @@ from pipefs import tree
 from pipefs.blocks import BlockCache
 from pipefs.conditional import ConditionalStore
 from pipefs.config import Settings, cache_limit_for
+from pipefs.conflicts import Effects
 from pipefs.content import ContentReader
-from pipefs.db import StateDB, quarantine
 from pipefs.descriptor import create_descriptor, who
 from pipefs.errors import (
-    Corrupt,
     NotFound,
     PipefsError,
+    Refused,
     StoreUnavailable,
     TimedOut,
     Unsupported,
@@ -35,6 +35,9 @@ from pipefs.follow import Follower
 from pipefs.home import Home
 from pipefs.keys import prefix_bytes_of
 from pipefs.passable import may_pass
+from pipefs.past.keeper import Keeper
+from pipefs.past.manifests import ManifestStore
+from pipefs.pastmessages import PastRequest
 from pipefs.policy import Policy
 from pipefs.protocol import MountStatus
 from pipefs.registry import Pipe
@@ -43,12 +46,16 @@ from pipefs.staging import StagingArea
 from pipefs.stores.base import Capabilities
 from pipefs.stores.wrap import RetryPolicy, RetryStore, innermost
 from pipefs.transfers import Transfers
-from pipefs.units import show_count, show_size
 from pipefs.volume import Volume
 from pipefsd import report
+from pipefsd.control import Progress, Result
 from pipefsd.filesystem import Filesystem
+from pipefsd.history import History, build_timeline
+from pipefsd.outboxes import Outbox
+from pipefsd.states import open_state
 from pipefsd.ownership import Ownership
 from pipefsd.syncer import NOTICED_AFTER_S, Health, Syncer
+from pipefsd.timeline import Timeline
 from pipefsd.uploader import Uploader
 from pipefsd.watcher import Watcher
 
@@ -61,8 +68,6 @@ PATIENCE_S = 15.0
 """How long one of an unknown pipe does: less than the supervisor gives a worker to start."""
 
 KEEPER_S = 1.0
-CHECKPOINT_BYTES = 4 << 20
-"""Of journal: a checkpoint holds the state's lock, and a small one holds it for milliseconds."""
 UNKNOWN = Capabilities(
     versioning=True,
     conditional_put=True,
@@ -119,6 +124,7 @@ class PipeService:
             same_mount=same_mount,
         )
         self.filesystem.xattrs.virtual.failed = self._uploader.refused
+        self._build_past()
         self.passthrough = may_pass(self._volume.files.staging, self._settings.passthrough)
         self._uploader.start()
         self._watcher.start()
@@ -129,7 +135,7 @@ class PipeService:
     def _build(self) -> None:
         settings, home = self._settings, self._home
         state = home.pipe_state(self._pipe.name)
-        self._db = self._open_state(state / "tree")
+        self._db = open_state(state / "tree", self._warnings)
         self._cache = BlockCache(
             home.cache / "blocks", limit_bytes=cache_limit_for(settings, home.cache)
         )
@@ -177,7 +183,7 @@ class PipeService:
             self._volume,
             self._follower,
             self._health,
-            on_effects=lambda effects: self.filesystem.apply_effects(effects),
+            on_effects=self._apply_effects,
             on_new_log=self._describe_again,
             refresh_interval_s=settings.refresh_interval_s,
             may_write=self._may_write,
@@ -194,20 +200,31 @@ class PipeService:
         )
         self._watcher = Watcher(files.staging.directory, self._uploader.notice)
 
-    def _open_state(self, directory: os.PathLike[str]) -> StateDB:
-        from pathlib import Path
-
-        path = Path(directory)
-        try:
-            return StateDB(path, tree.TABLES, checkpoint_bytes=CHECKPOINT_BYTES)
-        except Corrupt as e:
-            aside = quarantine(path)
-            self._warnings.append(
-                f"the local state was damaged and is kept in {aside}; it was rebuilt from the "
-                f"bucket and the staging files"
-            )
-            log.error("%s; set aside as %s", e, aside)
-            return StateDB(path, tree.TABLES, checkpoint_bytes=CHECKPOINT_BYTES)
+    def _build_past(self) -> None:
+        """The past beside the live tree: both are what the mount serves."""
+        volume = self._volume
+        self._outbox = Outbox(
+            self._pipe.name,
+            volume,
+            self._transfers.policy,
+            self._uploader,
+            self._syncer,
+            self._health,
+            self._may_write,
+        )
+        manifests = ManifestStore(self._store, self._home.cache / "manifests")
+        keeper = Keeper(volume, self._follower, manifests, author=who())
+        self._history = History(
+            self._pipe.name,
+            keeper,
+            self._syncer,
+            self._health,
+            outbox=self._outbox,
+            why_not=self._why_no_snapshot,
+            orphaned=self.filesystem.orphaned,
+        )
+        visible = self._settings.snapdir == "visible"
+        self._timeline = build_timeline(self._history, self.filesystem, volume, visible=visible)
 
     def _first_look(self) -> None:
         """Capabilities, and the tree: from the bucket if it is not known yet.
@@ -229,7 +246,7 @@ class PipeService:
             self._health.report(e)
             self._warnings.append(f"OFFLINE: {e}. Cached files can be read; changes wait here.")
             return
-        self._warn_of_capabilities()
+        self._warnings += report.warnings_of(self._capabilities, self._pipe.name)
         with self._db.update() as t:
             tree.set_fact(t, "capabilities", msgspec.json.encode(self._capabilities))
 
@@ -245,21 +262,6 @@ class PipeService:
             raw = tree.fact(v, "capabilities")
         if raw:
             self._capabilities = msgspec.json.decode(raw, type=Capabilities)
-
-    def _warn_of_capabilities(self) -> None:
-        can, name = self._capabilities, self._pipe.name
-        if not can.writable:
-            reason = (can.detail or {}).get("writable", "your credentials may not write")
-            self._warnings.append(f"READ-ONLY: {reason}")
-        if not can.versioning:
-            self._warnings.append(
-                "the bucket keeps no versions, so there will be no snapshots and no history; "
-                f"turn versioning on: pipefs doctor {name} --fix"
-            )
-        if can.writable and not can.conditional_put:
-            self._warnings.append(
-                "the store has no conditional puts: let one machine at a time write this pipe"
-            )
 
     def _describe_again(self) -> None:
         pipe = self._pipe
@@ -301,9 +303,30 @@ class PipeService:
 
     # --- what the frame and the command line ask ----------------------------------------------
 
+    def _apply_effects(self, effects: Effects) -> None:
+        self.filesystem.apply_effects(effects)
+        if effects.catalog:
+            self._history.changed()
+
+    def _why_no_snapshot(self, force: bool) -> PipefsError | None:
+        """Why no snapshot may be taken now."""
+        name, reason = self._pipe.name, self._why_read_only()
+        if reason:
+            return Refused(f"not taken: {name} is read-only here ({reason})")
+        if not self._capabilities.versioning:
+            return Refused(
+                "not taken: the bucket keeps no versions, so nothing would hold what it shows",
+                hint=f"Turn versioning on: pipefs doctor {name} --fix",
+            )
+        return None
+
+    def past(self, request: PastRequest, progress: Progress) -> Result:
+        """Answer a request about the past (`pipefsd.history`)."""
+        return self._history.handle(request, progress)
+
     @property
-    def operations(self) -> Filesystem:
-        return self.filesystem
+    def operations(self) -> Timeline:
+        return self._timeline
 
     @property
     def warnings(self) -> list[str]:
@@ -327,53 +350,12 @@ class PipeService:
             TimedOut: `timeout_s` ran out. NotFound: no such path.
         """
         self._names_of(path)
-        if not self._may_write():
-            return {"files": 0, "bytes": 0, "seconds": 0.0}
         started = time.monotonic()
-        first = self._remaining()
-        self._uploader.hurry(True)
-        try:
-            while True:
-                files, size = self._remaining()
-                if not files:
-                    return {
-                        "files": first[0],
-                        "bytes": first[1],
-                        "seconds": time.monotonic() - started,
-                    }
-                progress({"files": files, "bytes": size})
-                if timeout_s is not None and time.monotonic() - started >= timeout_s:
-                    raise TimedOut(
-                        f"{show_count(files, 'change')} ({show_size(size)}) of {self._pipe.name} "
-                        f"{'is' if files == 1 else 'are'} still going up after {timeout_s:g} s",
-                        hint=self._health.last_error and f"last error: {self._health.last_error}",
-                    )
-                self._syncer.poke()
-                time.sleep(0.1)
-        finally:
-            self._uploader.hurry(False)
-
-    def _remaining(self) -> tuple[int, int]:
-        """(changes, bytes) that are closed and not in the store and announced yet."""
-        out = self._volume.outbox(self._transfers.policy.stays_local)
-        return out.waiting, out.bytes
+        files, size = self._outbox.flush(timeout_s, progress)
+        return {"files": files, "bytes": size, "seconds": time.monotonic() - started}
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
-        if not self._may_write():
-            return 0, 0
-        if timeout_s <= 0:
-            return self._remaining()  # not asked to bring anything up, so nothing is hurried
-        deadline = time.monotonic() + timeout_s
-        self._uploader.hurry(True)
-        try:
-            while True:
-                self._syncer.poke()
-                files, size = self._remaining()
-                if not files or time.monotonic() >= deadline:
-                    return files, size
-                time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
-        finally:
-            self._uploader.hurry(False)
+        return self._outbox.drain(timeout_s)
 
     def refresh(self, full: bool) -> Mapping[str, object]:
         started = time.monotonic()
@@ -395,6 +377,7 @@ class PipeService:
             health=self._health,
             capabilities=self._capabilities,
             read_only=bool(self._why_read_only()),
+            checked_out=self._history.shown(),
             # Whether the store answers now is `state`, not what was seen at the mount.
             warnings=[w for w in self._warnings if not w.startswith("OFFLINE")],
         )

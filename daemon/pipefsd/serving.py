@@ -54,7 +54,7 @@ class Serving:
         same_mount: bool = False,
     ) -> None:
         self._volume = volume
-        self._owner = ownership
+        self.ownership = ownership
         self._read_only = read_only
         self._inherited = same_mount
         self._acls = False
@@ -78,10 +78,10 @@ class Serving:
             size = self._volume.size_at(node.ino, epoch, size)
         if self.modes.on and node.is_file:
             self.modes.told(node_id(node.ino, node.epoch), node.mtime_ns, node.mode)
-        uid, gid = self._owner.shown(node.uid, node.gid)
+        uid, gid = self.ownership.shown(node.uid, node.gid)
         mode = node.mode
         if mode & NO_MODE:
-            mode = mode & ~NO_MODE & ~self._owner.umask
+            mode = mode & ~NO_MODE & ~self.ownership.umask
         if node.xattrs and not self._acls:
             mode = acl.mode_without(node.xattrs, mode)
         return Attr(
@@ -117,7 +117,7 @@ class Serving:
         """What an earlier worker did for this request, if it comes again."""
         return self._volume.replies.earlier(caller.unique) if caller.resent else None
 
-    def _orphaned(self, node: Inode) -> None:
+    def orphaned(self, node: Inode) -> None:
         """A name went: the inode goes too when nobody can ask for it any more. A kernel that says
         what it forgets may still be on its way to open it, or stand in it as a directory."""
         with self._opens_lock:
@@ -157,6 +157,6 @@ class Serving:
         directory = self._inode(parent)
         mode = acl.new_mode(directory.xattrs, mode, caller.umask)
         if directory.mode & stat.S_ISGID:
-            _, shown = self._owner.shown(directory.uid, directory.gid)
+            _, shown = self.ownership.shown(directory.uid, directory.gid)
             return caller.uid, shown, mode
         return caller.uid, caller.gid, mode

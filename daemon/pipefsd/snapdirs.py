@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,10 @@ LATEST = b"latest"
 SOON_S = 1.0
 """A tag may be moved or forgotten, also on another machine."""
 MINUTE_S = 60.0
+
+
+_BEGAN_NS = time.time_ns()
+"""Time of the links, which have none of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +124,9 @@ class SnapshotDirs:
         found = self._snapshot(text, names)
         return self._in_view(f"snapshot:{found.id}", names, wait)
 
-    def snapshot(self, ino: int, name: bytes) -> Snapshot:
-        """The snapshot of pipefs that a name means. OSError ENOENT."""
-        if name == LATEST:
-            return self._newest(self.path(ino))
-        return self._snapshot(os.fsdecode(name), self.path(ino))
+    def snapshot_at(self, names: list[bytes], name: bytes) -> Snapshot:
+        """The snapshot of pipefs that a name means for a directory. OSError ENOENT."""
+        return self._newest(names) if name == LATEST else self._snapshot(os.fsdecode(name), names)
 
     def _newest(self, names: list[bytes]) -> Snapshot:
         covering = self._catalog().covering(tree.path_text(names))
@@ -176,7 +179,8 @@ def link_to(views: Views, index: int) -> Inode:
 
 def _link(target: str) -> Inode:
     data = target.encode()
-    return Inode(ino=ROOT, mode=stat.S_IFLNK | 0o777, size=len(data), target=data)
+    mode = stat.S_IFLNK | 0o777
+    return Inode(ino=ROOT, mode=mode, size=len(data), target=data, mtime_ns=_BEGAN_NS)
 
 
 def _at(view: PastView, names: Sequence[bytes], *, wait: bool) -> Inode:

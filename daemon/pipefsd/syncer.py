@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipefs import tree
@@ -144,7 +145,7 @@ class Syncer:
             due = now - self._last_listing > self._refresh_interval_s
             if due or self._follower.must_relist():
                 effects.merge(self._list())
-        self._tell(effects)
+        self.tell(effects)
 
     def _list(self) -> Effects:
         """List the pipe; where a log begins anew, describe the pipe again first. Holds `_busy`."""
@@ -161,8 +162,14 @@ class Syncer:
                 self._follower.check_log()
                 effects.merge(self._list())
         self._health.report(None)
-        self._tell(effects)
+        self.tell(effects)
         return len(effects.entries) + len(effects.attributes)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is followed, announced or listed meanwhile: the base stands still."""
+        with self._busy:
+            yield
 
     def look_at(self, ino: int) -> None:
         """An upload or copy lost its condition: learn what is at its key now."""
@@ -177,9 +184,10 @@ class Syncer:
                 key = tree.key_for(v, names) if names else ""
             if key:
                 effects.merge(self._follower.check_keys([key]))
-        self._tell(effects)
+        self.tell(effects)
 
-    def _tell(self, effects: Effects) -> None:
+    def tell(self, effects: Effects) -> None:
+        """What was changed under `still`, or found elsewhere: the kernel and the cache learn it."""
         for old, new in effects.same_bytes:
             self._volume.reader.share_blocks(old.ref(), new.ref())
         self._on_effects(effects)

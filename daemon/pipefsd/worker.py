@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Raw
 
-from pipefs.errors import PipefsError, UsageError
+from pipefs.errors import PipefsError
 from pipefs.protocol import (
     Flush,
     GetStatus,
@@ -276,7 +276,7 @@ class _Worker:
             return dict(service.flush(request.path, request.timeout_s, lambda p: progress(dict(p))))
         if isinstance(request, Refresh):
             return dict(service.refresh(request.full))
-        raise UsageError(f"unknown control request {request!r}")
+        return service.past(request, progress)
 
     def _status(self, service: Service) -> dict[str, object]:
         status = service.status()

@@ -42,6 +42,15 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "service": "pipefs.cli.service:service",
         },
     ),
+    (
+        "Past",
+        "what it was, and getting it back",
+        {
+            "snapshot": "pipefs.cli.snapshotting:snapshot",
+            "restore": "pipefs.cli.snapshotting:restore",
+            "checkout": "pipefs.cli.snapshotting:checkout",
+        },
+    ),
     ("Admin", "settings for many pipes", {"profile": f"{_ADMIN}:profile"}),
 ]
 """Sections of the help, in the order in which people meet them."""

@@ -95,10 +95,10 @@ def _ask(item: MountItem) -> MountStatus:
             snapshot=item.snapshot,
             last_error=item.last_error or (item.state if item.state != "live" else e.message),
         )
-    return msgspec.structs.replace(found, name=item.name, snapshot=item.snapshot)
+    return msgspec.structs.replace(found, name=item.name, snapshot=item.snapshot or found.snapshot)
 
 
-def _mounted(app: App, home: Home, items: list[MountItem], name: str) -> MountItem:
+def mounted(app: App, home: Home, items: list[MountItem], name: str) -> MountItem:
     """The live mount of a pipe. Raises `NotFound` (no such pipe) or `Refused` (not mounted)."""
     for item in items:
         if item.name == name and item.snapshot is None:
@@ -129,7 +129,7 @@ def flush(app: App, target: str | None, timeout_s: float | None) -> None:
         found = parse_target(target, items)
         if found.snapshot is not None:
             raise Refused(f"{found} is the past: there is nothing to flush")
-        chosen, path = [_mounted(app, home, items, found.name)], found.path or None
+        chosen, path = [mounted(app, home, items, found.name)], found.path or None
     if not chosen:
         app.say("nothing is mounted")
     results: list[dict[str, object]] = []
@@ -180,7 +180,7 @@ def refresh(app: App, name: str, full: bool) -> None:
     found = parse_target(name, items)
     if found.snapshot is not None:
         raise NotFound(f"{found} is the past: it does not change")
-    item = _mounted(app, home, items, found.name)
+    item = mounted(app, home, items, found.name)
     done = WorkerClient(item.socket).refresh(full=full)
     app.emit({"name": found.name, **msgspec.structs.asdict(done)})
     count = show_count(done.changed, "path") if done.changed else "nothing"

@@ -19,7 +19,7 @@ from pipefs import refs
 from pipefs.catalog import Catalog, Snapshot
 from pipefs.commits import Change, CommitLog, LogReplaced, Position, Read
 from pipefs.errors import Busy
-from pipefs.keys import names_of
+from pipefs.manifest import names_in
 from pipefs.past.manifests import ManifestStore, ManifestView
 from pipefs.stores.base import Store
 
@@ -107,7 +107,7 @@ class Past:
         raise Busy("other machines write this pipe so fast that no change gets in; try again")
 
 
-def view_of(manifests: ManifestStore, found: Snapshot) -> ManifestView:
-    """The tree of a snapshot."""
-    path = names_of(found.body.path) if found.body.path else []
-    return ManifestView(manifests, manifests.root(found.body.root), found.label, path)
+def view_of(manifests: ManifestStore, found: Snapshot, *, wait: bool = True) -> ManifestView:
+    """The tree of a snapshot. Errors as `ManifestStore.root`."""
+    root = manifests.root(found.body.root, wait=wait)
+    return ManifestView(manifests, root, found.label, names_in(found.body.path))

@@ -1,0 +1,320 @@
+"""The past of a mounted pipe: the views that the mount shows, and what is asked of the past.
+
+Taking, restoring and checking out, for the command line and for `mkdir` in `.snapshots`. While a
+snapshot is taken the syncer stands still, so it is exactly one commit.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+
+from pipefs import manifest, shelf, tree
+from pipefs.catalog import Catalog
+from pipefs.commits import Change
+from pipefs.errors import PipefsError, Refused, TimedOut, UsageError
+from pipefs.moments import is_moment
+from pipefs.past.keeper import Keeper
+from pipefs.past.opened import view_of
+from pipefs.past.taking import Wanted, time_text
+from pipefs.past.views import PastView
+from pipefs.pastmessages import (
+    CheckedOut,
+    Checkout,
+    PastRequest,
+    PresentPart,
+    PresentTree,
+    Restore,
+    RestoreDone,
+    SnapshotTaken,
+    TakeSnapshot,
+)
+from pipefs.protocol import FlushProgress
+from pipefs.records import Inode
+from pipefs.units import show_count
+from pipefs.volume import Volume
+from pipefsd.control import Progress, Result
+from pipefsd.filesystem import Filesystem
+from pipefsd.outboxes import Outbox
+from pipefsd.past import Past
+from pipefsd.snapdirs import SnapshotDirs
+from pipefsd.syncer import Health, Syncer
+from pipefsd.timeline import Timeline
+from pipefsd.views import Views
+
+log = logging.getLogger(__name__)
+
+NAMED = 1000
+"""Paths that an answer names; of more it says how many there are."""
+_OPEN_POLL_S = 0.1
+
+
+class History:
+    """One mounted pipe's past.
+
+    Args:
+        why_not: why no snapshot may be taken now, as an error to raise; None: it may.
+        orphaned: told of each inode that lost its last name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keeper: Keeper,
+        syncer: Syncer,
+        health: Health,
+        *,
+        outbox: Outbox,
+        why_not: Callable[[bool], PipefsError | None],
+        orphaned: Callable[[Inode], None],
+    ) -> None:
+        self._name = name
+        self._keeper = keeper
+        self._syncer = syncer
+        self._health = health
+        self._outbox = outbox
+        self._why_not = why_not
+        self._orphaned = orphaned
+        self._catalog: Catalog | None = None
+        volume = keeper.volume
+        self.views = Views(volume.db)
+        self.views.register("snapshot", self._open_snapshot)
+        self.snapdirs = SnapshotDirs(volume, self.views, self.catalog, lambda: (), volume.now_ns)
+        self.timeline: Timeline | None = None
+
+    # --- what there is ------------------------------------------------------------------------
+
+    def catalog(self) -> Catalog:
+        """The snapshots as they are known here now; cheap."""
+        found = self._catalog
+        if found is None:
+            with self._keeper.volume.db.view() as v:
+                found = self._catalog = shelf.load(v)
+        return found
+
+    def changed(self) -> None:
+        """The catalogue changed, here or elsewhere."""
+        self._catalog = None
+        if self.timeline is not None:
+            self.timeline.catalog_changed()
+
+    def _open_snapshot(self, identity: str, number: int, wait: bool) -> PastView:
+        found = self.catalog().snapshots.get(identity)
+        if found is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return view_of(self._keeper.manifests, found, wait=wait)
+
+    def _identity(self, name: str) -> str:
+        """What a snapshot's name stands for, for `Views`. Raises `NotFound`, `Conflict`."""
+        if is_moment(name):
+            raise Refused("moments are not available here yet")
+        return f"snapshot:{self.catalog().find(name).id}"
+
+    def _view(self, name: str) -> PastView:
+        return self.views.view(self.views.number(self._identity(name)), wait=True)
+
+    # --- the mount's own requests -------------------------------------------------------------
+
+    def make(self, path: list[bytes], tag: str) -> None:
+        """See `pipefsd.past.Snapshots`."""
+        try:
+            self._take(TakeSnapshot(path=manifest.path_of(path), tag=tag), path, lambda _p: None)
+        except UsageError as e:
+            log.warning("%s", e)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from e
+        except PipefsError as e:
+            self._health.last_error = f"no snapshot {tag!r}: {e}"
+            log.error("no snapshot %r: %s", tag, e)
+            raise
+
+    def forget(self, path: list[bytes], name: bytes) -> None:
+        """See `pipefsd.past.Snapshots`."""
+        found = self.snapdirs.snapshot_at(path, name)
+        if found.protected:
+            self._health.last_error = f"the snapshot {found.label} is protected and stays"
+            log.warning("%s", self._health.last_error)
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        with self._syncer.still():
+            effects, _ = self._keeper.follower.amend(
+                lambda catalog: [Change(op="forget", path="", snapshot=found.id)]
+            )
+        self.changed()
+        self._syncer.tell(effects)
+
+    # --- the command line ---------------------------------------------------------------------
+
+    def handle(self, request: PastRequest, progress: Progress) -> Result:
+        """Do one request of the command line; errors as its docstring says."""
+        if isinstance(request, TakeSnapshot):
+            names = self._names(request.path)
+            return self._take(request, names, progress)
+        if isinstance(request, Restore):
+            return self._restore(request, progress)
+        if isinstance(request, Checkout):
+            return self._checkout(request.snapshot)
+        root, parts = self._present()
+        for name, data in parts.items():
+            progress(PresentPart(name, data.decode()))
+        return PresentTree(manifest.encode_root(root).decode())
+
+    @staticmethod
+    def _names(path: str) -> list[bytes]:
+        return [n for n in os.fsencode(path).split(b"/") if n]
+
+    def _take(self, request: TakeSnapshot, names: list[bytes], progress: Progress) -> SnapshotTaken:
+        began = time.monotonic()
+        refused = self._why_not(request.force)
+        if refused is not None:
+            raise refused
+        uploads = self._bring_up(request, names, began, progress)
+        still_open = self._keeper.open_files(names)
+        wanted = Wanted(
+            path=manifest.path_of(names),
+            tag=request.tag,
+            message=request.message,
+            metrics=request.metrics,
+            open=still_open,
+            move_tag=request.force,
+        )
+        with self._syncer.still():
+            taken = self._keeper.take(wanted)
+        self.changed()
+        self._syncer.tell(taken.effects)
+        body = taken.snapshot.body
+        return SnapshotTaken(
+            id=taken.snapshot.id,
+            tags=taken.snapshot.tags,
+            path=body.path,
+            files=body.files,
+            bytes=body.bytes,
+            unchanged=taken.unchanged,
+            open=still_open[:NAMED],
+            open_count=len(still_open),
+            uploads=uploads,
+            seconds=time.monotonic() - began,
+        )
+
+    def _bring_up(
+        self, request: TakeSnapshot, names: list[bytes], began: float, progress: Progress
+    ) -> int:
+        """Wait for what the snapshot is to have in it; how many changes that were."""
+        if not request.wait:
+            waits, _ = self._outbox.remaining()
+            if waits:
+                raise Refused(
+                    f"{show_count(waits, 'change')} of {self._name} "
+                    f"{'is' if waits == 1 else 'are'} not in the store yet",
+                    hint="Without --no-wait the snapshot waits for them",
+                )
+            return 0
+        if request.wait_open:
+            self._wait_for_closed(names, request.timeout_s)
+        left = None
+        if request.timeout_s is not None:
+            left = max(0.0, request.timeout_s - (time.monotonic() - began))
+        files, _ = self._outbox.flush(left, lambda p: progress(dict(p)))
+        return files
+
+    def _wait_for_closed(self, names: list[bytes], timeout_s: float | None) -> None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while found := self._keeper.open_files(names):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimedOut(
+                    f"{found[0]} and {len(found) - 1} more are still open for writing"
+                    if len(found) > 1
+                    else f"{found[0]} is still open for writing",
+                    hint="Without --wait the snapshot has it as it was last closed",
+                )
+            time.sleep(_OPEN_POLL_S)
+
+    def _restore(self, request: Restore, progress: Progress) -> RestoreDone:
+        view = self._view(request.snapshot)
+        if not request.dry_run:
+            refused = self._why_not(True)
+            if refused is not None:
+                raise refused
+        before = "" if request.dry_run else self._before(view, progress)
+        done = self._keeper.restore(
+            view,
+            [self._names(p) for p in request.paths] or [[]],
+            keep_extra=request.keep_extra,
+            dry_run=request.dry_run,
+            orphaned=self._orphaned,
+            progress=lambda n: progress(FlushProgress(n, 0)),
+        )
+        self._syncer.tell(done.effects)
+        return RestoreDone(
+            snapshot=view.label,
+            files=done.files[:NAMED],
+            files_count=len(done.files),
+            removed=done.removed[:NAMED],
+            removed_count=len(done.removed),
+            bytes=done.bytes,
+            before=before,
+        )
+
+    def _before(self, view: PastView, progress: Progress) -> str:
+        """A snapshot of what a restore is about to replace; its name."""
+        tag = before_restore(self._keeper.volume.now_ns())
+        request = TakeSnapshot(tag=tag, message=f"before restoring {view.label}", force=True)
+        self._take(request, [], progress)
+        return tag
+
+    # --- what the root shows ------------------------------------------------------------------
+
+    def _checkout(self, name: str | None) -> CheckedOut:
+        assert self.timeline is not None
+        if name is None:
+            self._remember("")
+            self.timeline.show(None)
+            return CheckedOut(None)
+        identity = self._identity(name)
+        number = self.views.number(identity)
+        view = self.views.view(number, wait=True)
+        self._remember(identity)
+        self.timeline.show(number)
+        return CheckedOut(view.label)
+
+    def _remember(self, identity: str) -> None:
+        with self._keeper.volume.db.update() as t:
+            tree.set_fact(t, "checkout", identity.encode())
+
+    def recall(self) -> None:
+        """What was checked out before the last restart is again."""
+        with self._keeper.volume.db.view() as v:
+            identity = tree.fact(v, "checkout").decode()
+        if identity and self.timeline is not None:
+            self.timeline.past.root = self.views.number(identity)
+
+    def shown(self) -> str | None:
+        """Label of what is checked out."""
+        root = self.timeline.past.root if self.timeline is not None else None
+        if root is None:
+            return None
+        try:
+            return self.views.view(root, wait=True).label
+        except (OSError, PipefsError):
+            return self.views.identity(root).partition(":")[2][:12]
+
+    def _present(self) -> tuple[manifest.Root, dict[str, bytes]]:
+        with self._syncer.still():
+            return self._keeper.present()
+
+
+def before_restore(time_ns: int) -> str:
+    """`before-restore-20261128T120000Z`."""
+    return "before-restore-" + re.sub(r"[-:]|\.\d+", "", time_text(time_ns))
+
+
+def build_timeline(
+    history: History, filesystem: Filesystem, volume: Volume, *, visible: bool
+) -> Timeline:
+    """The live file system with its past inside. `visible`: the root lists `.snapshots`."""
+    past = Past(history.views, volume.reader, filesystem.ownership, history.snapdirs, history)
+    history.timeline = Timeline(filesystem, past, volume, visible=visible)
+    history.recall()
+    return history.timeline

@@ -1,0 +1,96 @@
+"""Bringing up what waits: for `flush`, for a snapshot, for an unmount.
+
+Everything goes up by itself; whoever waits for it only makes the uploader hurry.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from pipefs.errors import TimedOut
+from pipefs.policy import Policy
+from pipefs.units import show_count, show_size
+from pipefs.volume import Volume
+from pipefsd.syncer import Health, Syncer
+from pipefsd.uploader import Uploader
+
+_POLL_S = 0.1
+
+
+class Outbox:
+    """What one pipe has not in its store yet, and how to wait for it."""
+
+    def __init__(
+        self,
+        name: str,
+        volume: Volume,
+        policy: Policy,
+        uploader: Uploader,
+        syncer: Syncer,
+        health: Health,
+        may_write: Callable[[], bool],
+    ) -> None:
+        self._name = name
+        self._volume = volume
+        self._policy = policy
+        self._uploader = uploader
+        self._syncer = syncer
+        self._health = health
+        self._may_write = may_write
+
+    def remaining(self) -> tuple[int, int]:
+        """(changes, bytes) that are closed and not in the store and announced yet."""
+        out = self._volume.outbox(self._policy.stays_local)
+        return out.waiting, out.bytes
+
+    def flush(
+        self,
+        timeout_s: float | None,
+        progress: Callable[[Mapping[str, object]], None],
+    ) -> tuple[int, int]:
+        """Wait until everything closed is in the store and announced; (changes, bytes) that were
+        waited for.
+
+        Raises:
+            TimedOut: `timeout_s` ran out.
+        """
+        if not self._may_write():
+            return 0, 0
+        started = time.monotonic()
+        first = self.remaining()
+        self._uploader.hurry(True)
+        try:
+            while True:
+                files, size = self.remaining()
+                if not files:
+                    return first
+                progress({"files": files, "bytes": size})
+                if timeout_s is not None and time.monotonic() - started >= timeout_s:
+                    raise TimedOut(
+                        f"{show_count(files, 'change')} ({show_size(size)}) of {self._name} "
+                        f"{'is' if files == 1 else 'are'} still going up after {timeout_s:g} s",
+                        hint=self._health.last_error and f"last error: {self._health.last_error}",
+                    )
+                self._syncer.poke()
+                time.sleep(_POLL_S)
+        finally:
+            self._uploader.hurry(False)
+
+    def drain(self, timeout_s: float) -> tuple[int, int]:
+        """Bring up what goes up in this time; (changes, bytes) that are left."""
+        if not self._may_write():
+            return 0, 0
+        if timeout_s <= 0:
+            return self.remaining()  # not asked to bring anything up, so nothing is hurried
+        deadline = time.monotonic() + timeout_s
+        self._uploader.hurry(True)
+        try:
+            while True:
+                self._syncer.poke()
+                files, size = self.remaining()
+                if not files or time.monotonic() >= deadline:
+                    return files, size
+                time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
+        finally:
+            self._uploader.hurry(False)
