@@ -52,8 +52,8 @@ from pipefsd.control import Progress, Result
 from pipefsd.filesystem import Filesystem
 from pipefsd.history import History, build_timeline
 from pipefsd.outboxes import Outbox
-from pipefsd.states import open_state
 from pipefsd.ownership import Ownership
+from pipefsd.states import open_state
 from pipefsd.syncer import NOTICED_AFTER_S, Health, Syncer
 from pipefsd.timeline import Timeline
 from pipefsd.uploader import Uploader
