@@ -187,6 +187,7 @@ class LiveTree:
             if node.ino:
                 self.files.discard(node.ino)
             raise
+        node.nlink = 0  # not 1: the kernel itself refuses to name what O_EXCL opened
         return node
 
     def link(self, ino: int, parent: int, name: bytes, *, unique: int = 0) -> Inode:

@@ -59,7 +59,7 @@ class ContentRequests(Serving):
         uid, gid, mode = self._ids_for_new(caller, parent, mode)
         if done := self._answered(caller):
             self._opened(done.ino)
-            entry = self._entry(self._volume.inode(done.ino))
+            entry = self._entry(self._volume.inode(done.ino, counted=True))
             return entry, self._served(caller, entry.node, done.handle, flags | os.O_WRONLY)
         handle = next(self._handles)
         node = self._volume.create_nameless(

@@ -185,13 +185,15 @@ def test_files_without_a_name(twin: Twin) -> None:
         with opened(folder, os.O_TMPFILE | os.O_RDWR) as fd:
             os.write(fd, b"x" * 5000)
             alone = os.pread(fd, 3, 4000)
+        with opened(folder, os.O_TMPFILE | os.O_RDWR | os.O_EXCL) as fd:
+            for_ever = tried(name_file, fd, folder / "never")
         read_only = tried(os.open, folder, os.O_TMPFILE | os.O_RDONLY)
         found = (folder / "named").read_bytes(), mode_of(folder / "named")
-        return before, after, alone, read_only, found, os.listdir(folder)
+        return before, after, alone, for_ever, read_only, found, os.listdir(folder)
 
-    before, after, alone, read_only, found, names = twin.same(act)
+    before, after, alone, for_ever, read_only, found, names = twin.same(act)
     assert (before, after, alone) == ((0, []), 1, b"xxx")
-    assert read_only == "EINVAL"
+    assert (for_ever, read_only) == ("ENOENT", "EINVAL")
     assert (found, names) == ((b"born without a name, and named", 0o640), ["named"])
 
 
