@@ -141,6 +141,12 @@ def _user_allow_other() -> bool:
 
 def build_service(home: Home, target: Target) -> Service:
     """The service of a pipe; called in the worker, where threads may start."""
+    if target.snapshot:
+        from pipefsd.pinned import PinnedService
+
+        return PinnedService(
+            home=home, pipe=target.pipe, settings=target.settings, snapshot=target.snapshot
+        )
     from pipefsd.service import PipeService
 
     return PipeService(
@@ -148,5 +154,4 @@ def build_service(home: Home, target: Target) -> Service:
         pipe=target.pipe,
         settings=target.settings,
         read_only=target.settings.read_only,
-        snapshot=target.snapshot,
     )

@@ -29,13 +29,13 @@ from pipefs.errors import (
     Refused,
     StoreUnavailable,
     TimedOut,
-    Unsupported,
 )
 from pipefs.follow import Follower
 from pipefs.home import Home
 from pipefs.keys import prefix_bytes_of
 from pipefs.passable import may_pass
 from pipefs.past.keeper import Keeper
+from pipefs.past.lifecycle import dangerous_rules
 from pipefs.past.manifests import ManifestStore
 from pipefs.pastmessages import PastRequest
 from pipefs.policy import Policy
@@ -82,11 +82,7 @@ UNKNOWN = Capabilities(
 class PipeService:
     """See `pipefsd.handoff.Service`."""
 
-    def __init__(
-        self, *, home: Home, pipe: Pipe, settings: Settings, read_only: bool, snapshot: str | None
-    ) -> None:
-        if snapshot:
-            raise Unsupported("mounting a snapshot is not available in this version")
+    def __init__(self, *, home: Home, pipe: Pipe, settings: Settings, read_only: bool) -> None:
         self._home = home
         self._pipe = pipe
         self._settings = settings
@@ -247,6 +243,7 @@ class PipeService:
             self._warnings.append(f"OFFLINE: {e}. Cached files can be read; changes wait here.")
             return
         self._warnings += report.warnings_of(self._capabilities, self._pipe.name)
+        self._warnings += dangerous_rules(self._store)
         with self._db.update() as t:
             tree.set_fact(t, "capabilities", msgspec.json.encode(self._capabilities))
 
@@ -318,7 +315,17 @@ class PipeService:
                 "not taken: the bucket keeps no versions, so nothing would hold what it shows",
                 hint=f"Turn versioning on: pipefs doctor {name} --fix",
             )
-        return None
+        return None if force else self._why_not_lasting()
+
+    def _why_not_lasting(self) -> PipefsError | None:
+        """A rule of the bucket that would destroy the snapshot."""
+        rules = dangerous_rules(self._store)
+        if not rules:
+            return None
+        return Refused(
+            f"not taken: {rules[0]}",
+            hint=f"See pipefs doctor {self._pipe.name} · take it all the same: --force",
+        )
 
     def past(self, request: PastRequest, progress: Progress) -> Result:
         """Answer a request about the past (`pipefsd.history`)."""
