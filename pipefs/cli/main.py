@@ -49,6 +49,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "snapshot": "pipefs.cli.snapshotting:snapshot",
             "restore": "pipefs.cli.snapshotting:restore",
             "checkout": "pipefs.cli.snapshotting:checkout",
+            "export": "pipefs.cli.exporting:export",
         },
     ),
     ("Admin", "settings for many pipes", {"profile": f"{_ADMIN}:profile"}),
