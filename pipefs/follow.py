@@ -348,7 +348,7 @@ class Follower:
             unknown = []
             with self._db.view() as v:
                 for found in batch:
-                    if is_own_key(found.key):
+                    if is_own_key(found.key, self._store.url):
                         continue
                     total += found.size
                     if found.key.endswith("/"):

@@ -12,9 +12,20 @@ from pipefs.records import Inode, decode_content, key_id
 from pipefs.sent import row
 from pipefs.types import ObjectVersion
 
+REGISTRIES = tuple(f".quilt/{n}/" for n in ("packages", "named_packages", "snapshots", "v2"))
+"""Where quilt3 and T4 keep what they know of a bucket: at its root. `.quilt/workflows/` and the
+like are beside them and belong to people."""
 
-def is_own_key(key: str) -> bool:
-    return key.startswith((".pipefs/", ".snapshots/")) or "/.snapshots/" in key
+
+def is_own_key(key: str, url: str = "") -> bool:
+    """Whether a key is pipefs' or another system's, and no file of a pipe.
+
+    Args:
+        url: of the pipe. Where it is a whole bucket, `REGISTRIES` are no files either.
+    """
+    if key.startswith((".pipefs/", ".snapshots/")) or "/.snapshots/" in key:
+        return True
+    return key.startswith(REGISTRIES) and url.startswith("s3://") and "/" not in url[5:]
 
 
 def base_file(v: View, key: str) -> Inode | None:

@@ -33,7 +33,6 @@ from pipefs.errors import (
     NewerFormat,
     NotFound,
     PipefsError,
-    Refused,
     UsageError,
 )
 from pipefs.home import Home, check_name, make_private
@@ -72,21 +71,6 @@ class Pipe:
                 the store's own bound, right for a daemon.
         """
         return open_store_for(self.url, self.settings, patience_s=patience_s)
-
-    def open_bucket(self, *, patience_s: float | None = None) -> Store:
-        """The whole bucket of a pipe in S3, where other systems keep their folders at the root.
-        The caller closes it.
-
-        Raises:
-            Refused: an embedded store.
-        """
-        if not self.url.startswith("s3://"):
-            raise Refused(
-                f'"{self.name}" is in an embedded store, which other systems do not read',
-                hint="Only a pipe whose URL begins with s3:// has a bucket",
-            )
-        bucket = self.url.removeprefix("s3://").partition("/")[0]
-        return open_store_for(f"s3://{bucket}", self.settings, patience_s=patience_s)
 
 
 @dataclass(frozen=True, slots=True)

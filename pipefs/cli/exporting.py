@@ -99,21 +99,19 @@ def _target(app: App, target: str, snap: str | None) -> Target:
 
 
 def _source(app: App, pipe: Pipe, found: Target) -> Source:
+    from pipefs.buckets import open_place
     from pipefs.foreign.exports import Source
-    from pipefs.foreign.places import Place
     from pipefs.keys import component_of
     from pipefs.registry import PATIENCE_S
 
-    bucket = pipe.open_bucket(patience_s=PATIENCE_S)
-    context = click.get_current_context()
-    context.call_on_close(bucket.close)
+    place = click.get_current_context().with_resource(open_place(pipe, patience_s=PATIENCE_S))
     past = open_past(app, pipe.name)
     assert found.snapshot is not None
     snapshot = past.catalog.find(found.snapshot)
     path = "/".join(component_of(n.encode(errors="surrogateescape"))
                     for n in found.path.split("/") if n)  # fmt: skip
     view = past.view(snapshot.id)
-    return Source(view, snapshot, Place.of(bucket, pipe.url), path)
+    return Source(view, snapshot, place, path)
 
 
 class _ReadLine:

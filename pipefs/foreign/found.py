@@ -167,11 +167,11 @@ class Foreign:
                 m[1],
                 item.last_modified_ns,
                 item.key,
-                path=self._path(m[2]),
+                path=self._path(m[2] or ""),
                 size=item.size,
             )
             for item in self.place.root.list(t4.PREFIX)
-            if (m := t4.KEY.match(item.key)) and t4.overlaps(self.place, m[2])
+            if (m := t4.KEY.match(item.key)) and t4.overlaps(self.place, m[2] or "")
         ]
 
     def _path(self, prefix: str) -> str:

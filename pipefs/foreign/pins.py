@@ -72,8 +72,8 @@ def view_of(
 
 def _is_file(place: Place, pin: Pin) -> bool:
     """Whether it is a file of the pipe: not another's, not ours to hide, no directory marker."""
-    key = place.inside(pin.full)
-    return bool(key) and not pin.full.endswith("/") and not is_own_key(key or "")
+    key = place.inside(pin.full) or ""
+    return bool(key) and not key.endswith("/") and not is_own_key(key, place.pipe_url)
 
 
 class Versions:

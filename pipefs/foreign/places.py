@@ -43,6 +43,10 @@ class Place:
             return None
         return full[len(self.prefix) :]
 
+    @property
+    def pipe_url(self) -> str:
+        return self.url(self.prefix).rstrip("/")
+
     def url(self, full: str) -> str:
         """For messages."""
         return f"s3://{self.bucket}/{full}"

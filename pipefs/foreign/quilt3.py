@@ -106,7 +106,7 @@ def _about(source: Source) -> dict[str, object]:
         "snapshot": source.snapshot.id,
         "time": body.time,
         "author": body.author,
-        "url": source.place.url(source.place.prefix).removesuffix("/"),
+        "url": source.place.pipe_url,
     }
     if source.top:
         about["path"] = source.top
@@ -210,8 +210,7 @@ def read(place: Place, manifest_key: str) -> tuple[list[Pin], str]:
     pins = [p for one in lines if (p := qm.pin_of(one, place.bucket)) is not None]
     pins = [p for p in pins if place.inside(p.full) is not None]
     about = meta.get(_OURS) if isinstance(meta, dict) else None
-    url = place.url(place.prefix).removesuffix("/")
-    if isinstance(about, dict) and about.get("url") == url:
+    if isinstance(about, dict) and about.get("url") == place.pipe_url:
         return [_at(p, p.path) for p in pins], str(about.get("path", ""))
     once = len({p.full for p in pins}) == len(pins)
     return [_at(p, "" if once else p.path) for p in pins], ""

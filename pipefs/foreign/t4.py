@@ -17,7 +17,7 @@ from pipefs.foreign.pins import Pin
 from pipefs.foreign.places import Place
 
 PREFIX = ".quilt/snapshots/"
-KEY = re.compile(r"\.quilt/snapshots/([0-9a-f]{64})/(.*)\Z", re.DOTALL)
+KEY = re.compile(r"\.quilt/snapshots/([0-9a-f]{64})(?:/(.*))?\Z", re.DOTALL)
 
 # What follows the contents. In JSON no text holds a quote that no backslash precedes.
 _STRING = rb'"(?:[^"\\]|\\.)*"'
@@ -55,13 +55,10 @@ def write(source: Source) -> Exported:
     """Put the snapshot where T4 looks for it."""
     files, warnings = by_key(source, source.read())
     place = source.place
-    prefix = place.full(source.top)
-    if source.top and not source.top_is_file():
-        prefix += "/"
+    prefix = place.full(source.top).rstrip("/")
     data = encode(files, source.message, f"{place.bucket}/{prefix}")
     hashval = hashlib.sha256(data).hexdigest()
-    key = key_of(hashval, prefix)
-    place.put_once(key, data, "application/json")
+    key = _put(place, hashval, prefix, data)
     return Exported(
         "t4",
         hashval,
@@ -70,6 +67,19 @@ def write(source: Source) -> Exported:
         sum(f.content.size for f in files.values()),
         warnings,
     )
+
+
+def _put(place: Place, hashval: str, prefix: str, data: bytes) -> str:
+    """The key at which the snapshot is. That of a whole bucket ends in a slash, where some servers
+    keep no bytes; T4 reads it as well without."""
+    key = key_of(hashval, prefix)
+    place.put_once(key, data, "application/json")
+    if prefix or len(place.root.get(key, None, 0, len(data))) == len(data):
+        return key
+    place.root.delete(key)
+    key = key.removesuffix("/")
+    place.put_once(key, data, "application/json")
+    return key
 
 
 def read(place: Place, key: str) -> list[Pin]:
