@@ -27,6 +27,7 @@ from typing import Any
 from pipefs.errors import Corrupt, NewerFormat, NoSpace, PipefsError, Refused
 from pipefs.lmdbenv import LmdbError, open_env, translate
 from pipefs.statedb import statedir
+from pipefs.statedb.bulk import Bulk
 from pipefs.statedb.format import FORMAT_KEY, written_format
 from pipefs.statedb.journal import Journal, read_segment, release_reserves, segment_paths
 from pipefs.statedb.statedir import quarantine
@@ -59,8 +60,8 @@ _APPLIED_KEY = b"applied"
 class StateDB:
     """One directory with one database, held by one process until `close`.
 
-    Safe for threads: views and updates exclude each other and are short. Updates nest: an inner
-    one joins the outer, and if only the inner one raises, only its own changes are undone.
+    Safe for threads: views and updates exclude each other. Updates nest: an inner one joins the
+    outer, and if only the inner one raises, only its own changes are undone.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class StateDB:
         self._names = tuple(tables)
         self._closed = False
         # Order of locks: _checkpointing, _lock, the journal's sync lock.
-        # _checkpointing: one checkpoint at a time, without keeping readers out while it prepares.
+        # One checkpoint at a time, without keeping readers out while it prepares.
         self._checkpointing = threading.Lock()
-        # _lock: the LMDB transaction, the appending end of the journal, and all fields below.
+        # The LMDB transaction, the appending end of the journal, and all fields below.
         self._lock = threading.RLock()
         self._views: list[View] = []
         self._txn: Txn | None = None
@@ -119,6 +120,19 @@ class StateDB:
         """
         self._journal.sync()
 
+    @contextlib.contextmanager
+    def bulk(self) -> Iterator[Bulk]:
+        """Fill tables past the journal; a crash leaves a part of the rows. Excludes everybody."""
+        self.checkpoint()
+        with self._checkpointing, self._lock:
+            bulk = Bulk(self._state, lambda: self._commit_lmdb(self._journal.sequence))
+            try:
+                yield bulk
+                bulk.commit()
+            except LmdbError as e:
+                self._reload(())
+                raise translate(e, self.directory) from e
+
     @property
     def checkpoint_due(self) -> bool:
         """Whether the journal is long enough for a checkpoint to be worth its while."""
@@ -130,8 +144,7 @@ class StateDB:
         Raises NoSpace if the disk is full; the database is as before and stays usable.
         """
         with self._lock:
-            # Inside a block of this thread the transaction must not be replaced; and waiting for
-            # _checkpointing under _lock would be the wrong order.
+            # The transaction of a block must not be replaced; and the order of locks is another.
             if self._views or self._marks:
                 raise RuntimeError("checkpoint inside a view or an update")
         with self._checkpointing:
@@ -192,9 +205,9 @@ class StateDB:
         directory = self.directory
         written = written_format(directory, map_size_bytes)
         if written is not None and written > FORMAT:
+            newer = f"(format {written}; this one knows up to {FORMAT})"
             raise NewerFormat(
-                f"state in {directory} was written by a newer pipefs "
-                f"(format {written}; this one knows up to {FORMAT})",
+                f"state in {directory} was written by a newer pipefs {newer}",
                 hint="upgrade pipefs on this machine",
             )
         self._env, handles = open_env(
@@ -215,8 +228,7 @@ class StateDB:
         tables = {n: Table(n, i, handles[n]) for i, n in enumerate(self._names)}
         self._state = State(directory, None, tables)
         self._state.lmdb = self._env.begin(write=True)
-        applied = read_meta(self._state.lmdb, self._meta_handle, _APPLIED_KEY, directory)
-        self._applied = applied or 0
+        self._applied = read_meta(self._state.lmdb, handles[META], _APPLIED_KEY, directory) or 0
         last = self._replay()
         release_reserves(directory)
         if last != self._applied or fresh:
@@ -245,10 +257,10 @@ class StateDB:
     def _redo(self, ops: Iterator[tuple[Table, bytes, bytes | None]]) -> None:
         lmdb = self._state.lmdb
         for t, key, stored in ops:
-            if stored is None:
-                lmdb.delete(key, b"", t.handle)
-            else:
+            if stored is not None:
                 lmdb.put(key, stored, db=t.handle)
+            else:
+                lmdb.delete(key, b"", t.handle)
 
     def _commit_lmdb(self, sequence: int) -> None:
         """Commit the transaction, synced, with `sequence` as its last record; begin the next."""
@@ -267,11 +279,8 @@ class StateDB:
             raise translate(e, self.directory) from e
 
     def _reload(self, ops: Sequence[Op]) -> None:
-        """Throw the LMDB transaction away, make it again from the journal, then `ops` on top.
-
-        For when the transaction itself has failed (map or disk full), or may hold a change that
-        the undo list does not know (a signal came between the two).
-        """
+        """Throw the LMDB transaction away, make it again from the journal, then `ops` on top: it
+        has failed (map or disk full), or may hold a change that the undo list does not know."""
         state = self._state
         state.changes += 1
         try:
@@ -332,9 +341,8 @@ class _Viewing(AbstractContextManager[View]):
     def __enter__(self) -> View:
         db = self._db
         db._lock.acquire()
-        view = View(db._state)
-        db._views.append(view)
-        return view
+        db._views.append(View(db._state))
+        return db._views[-1]
 
     def __exit__(self, *_: object) -> None:
         db = self._db

@@ -160,7 +160,7 @@ class Relocator:
         if done is None:
             will_send(self._db, Sent(key, node.ino, etag=old.etag, size=old.size))
             done = self._store.copy(old, key, expected)
-        new = Content(key, done.version_id, done.etag, old.size)
+        new = Content(key, done.version_id, done.etag, old.size, old.checksum)
         self._reader.share_blocks(old.ref(), new.ref())
         with self._db.update() as t:
             live = tree.inode(t, node.ino)

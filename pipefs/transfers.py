@@ -12,10 +12,13 @@ key, and the rebase keeps both.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+
+import msgspec
 
 from pipefs import links, namespace, tree
 from pipefs.attributes import content_type_of, metadata_of
@@ -136,7 +139,7 @@ class Transfers:
                 body = FileBody(fd, st.st_size, lambda: self._files.cancelled(ino), progress)
                 done = self._store.put(key, body, metadata, content_type_of(names[-1]), expected)
                 content = Content(key, done.version_id, done.etag, st.st_size)
-                self._cache_file(content, fd)
+                content = self._cache_file(content, fd)
         finally:
             os.close(fd)
         self._record_upload(mark, key, content)
@@ -170,7 +173,7 @@ class Transfers:
             log.warning("%s: the version it was copied from is gone: %s", key, e)
             self._files.complete(ino)  # from the cache, if that has it
             return None
-        content = Content(key, done.version_id, done.etag, source.size)
+        content = Content(key, done.version_id, done.etag, source.size, source.checksum)
         self._reader.share_blocks(source.ref(), content.ref())
         return content
 
@@ -197,19 +200,26 @@ class Transfers:
             settle(t, sent, found)
         return True
 
-    def _cache_file(self, content: Content, fd: int) -> None:
-        """Keep the blocks of what just went up, so that it is not fetched back."""
+    def _cache_file(self, content: Content, fd: int) -> Content:
+        """Keep the blocks of what just went up, so that it is not fetched back; the same content
+        with its checksum, for which the bytes are read here anyway."""
         version = self._reader.identity(content.ref())
         count = -(-content.size // BLOCK_SIZE_BYTES)
-        try:
-            for first in range(0, count, _CACHE_BATCH):
-                batch = [
-                    (n, os.pread(fd, BLOCK_SIZE_BYTES, n * BLOCK_SIZE_BYTES))
-                    for n in range(first, min(count, first + _CACHE_BATCH))
-                ]
-                self._cache.insert_many(version, batch, count)
-        except PipefsError as e:
-            log.warning("%s went up but is not cached: %s", content.key, e)
+        checksum, caching = hashlib.sha256(), True
+        for first in range(0, count, _CACHE_BATCH):
+            batch = [
+                (n, os.pread(fd, BLOCK_SIZE_BYTES, n * BLOCK_SIZE_BYTES))
+                for n in range(first, min(count, first + _CACHE_BATCH))
+            ]
+            for _, data in batch:
+                checksum.update(data)
+            try:
+                if caching:
+                    self._cache.insert_many(version, batch, count)
+            except PipefsError as e:
+                caching = False
+                log.warning("%s went up but is not cached: %s", content.key, e)
+        return msgspec.structs.replace(content, checksum=f"sha256:{checksum.hexdigest()}")
 
     @staticmethod
     def _write_id(mark: Staging) -> str:

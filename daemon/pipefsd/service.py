@@ -34,6 +34,7 @@ from pipefs.follow import Follower
 from pipefs.home import Home
 from pipefs.keys import prefix_bytes_of
 from pipefs.passable import may_pass
+from pipefs.past.checkpoint import start_from_snapshot
 from pipefs.past.keeper import Keeper
 from pipefs.past.lifecycle import dangerous_rules
 from pipefs.past.manifests import ManifestStore
@@ -136,6 +137,7 @@ class PipeService:
             home.cache / "blocks", limit_bytes=cache_limit_for(settings, home.cache)
         )
         self._store = self._pipe.open_store()
+        self._manifests = ManifestStore(self._store, home.cache / "manifests")
         self._fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
         reader = ContentReader(
             self._store,
@@ -208,8 +210,7 @@ class PipeService:
             self._health,
             self._may_write,
         )
-        manifests = ManifestStore(self._store, self._home.cache / "manifests")
-        keeper = Keeper(volume, self._follower, manifests, author=who())
+        keeper = Keeper(volume, self._follower, self._manifests, author=who())
         self._history = History(
             self._pipe.name,
             keeper,
@@ -230,6 +231,9 @@ class PipeService:
         known = not self._follower.must_relist()
         try:
             self._probe(OFFLINE_AFTER_S if known else PATIENCE_S)
+            if not known:
+                volume, manifests = self._volume, self._manifests
+                known = start_from_snapshot(self._db, volume.inos, self._store, manifests)
             if known:
                 self._follower.check_log()
                 self._follower.follow()
