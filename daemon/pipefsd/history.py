@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 
@@ -20,8 +19,9 @@ from pipefs.errors import PipefsError, Refused, TimedOut, UsageError
 from pipefs.moments import is_moment
 from pipefs.past.keeper import Keeper
 from pipefs.past.opened import view_of
-from pipefs.past.taking import Wanted, time_text
+from pipefs.past.taking import Wanted
 from pipefs.past.views import PastView
+from pipefs.past.wording import before_restore, restored_message, taken_message
 from pipefs.pastmessages import (
     CheckedOut,
     Checkout,
@@ -48,8 +48,6 @@ from pipefsd.views import Views
 
 log = logging.getLogger(__name__)
 
-NAMED = 1000
-"""Paths that an answer names; of more it says how many there are."""
 _OPEN_POLL_S = 0.1
 
 
@@ -184,19 +182,7 @@ class History:
             taken = self._keeper.take(wanted)
         self.changed()
         self._syncer.tell(taken.effects)
-        body = taken.snapshot.body
-        return SnapshotTaken(
-            id=taken.snapshot.id,
-            tags=taken.snapshot.tags,
-            path=body.path,
-            files=body.files,
-            bytes=body.bytes,
-            unchanged=taken.unchanged,
-            open=still_open[:NAMED],
-            open_count=len(still_open),
-            uploads=uploads,
-            seconds=time.monotonic() - began,
-        )
+        return taken_message(taken, still_open, uploads, time.monotonic() - began)
 
     def _bring_up(
         self, request: TakeSnapshot, names: list[bytes], began: float, progress: Progress
@@ -247,15 +233,7 @@ class History:
             progress=lambda n: progress(FlushProgress(n, 0)),
         )
         self._syncer.tell(done.effects)
-        return RestoreDone(
-            snapshot=view.label,
-            files=done.files[:NAMED],
-            files_count=len(done.files),
-            removed=done.removed[:NAMED],
-            removed_count=len(done.removed),
-            bytes=done.bytes,
-            before=before,
-        )
+        return restored_message(done, view.label, before)
 
     def _before(self, view: PastView, progress: Progress) -> str:
         """A snapshot of what a restore is about to replace; its name."""
@@ -303,11 +281,6 @@ class History:
     def _present(self) -> tuple[manifest.Root, dict[str, bytes]]:
         with self._syncer.still():
             return self._keeper.present()
-
-
-def before_restore(time_ns: int) -> str:
-    """`before-restore-20261128T120000Z`."""
-    return "before-restore-" + re.sub(r"[-:]|\.\d+", "", time_text(time_ns))
 
 
 def build_timeline(

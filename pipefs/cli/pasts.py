@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pipefs.cli.app import App
-from pipefs.errors import Refused
 
 if TYPE_CHECKING:
     from pipefs.past.opened import Past
@@ -70,15 +69,34 @@ def view_at(app: App, past: Past, name: str, moment: str | None) -> PastView:
 
 
 def live_view(app: App, name: str) -> PastView:
-    """The present of a pipe as a view.
+    """The present of a pipe as a view: asked of its daemon, or read from its state.
 
     Raises:
-        Refused: it cannot be had.
+        NotFound: no such pipe. Busy: another command has its state.
     """
-    raise Refused(
-        f'the present of "{name}" cannot be compared yet',
-        hint=f"Name a second snapshot. All: {app.command(f'snapshots {name}')}",
-    )
+    from pipefs.client import SupervisorClient, WorkerClient
+    from pipefs.manifest import decode_root
+    from pipefs.past.manifests import ManifestStore, ManifestView
+    from pipefs.pastmessages import PresentPart
+    from pipefs.session import Session
+
+    home = app.home()
+    pipe = app.registry(home).get(name)
+    manifests = ManifestStore(pipe.open_store(), home.cache / "manifests")
+    items = SupervisorClient(home).mounts_or_none()
+    item = next((m for m in items if m.name == name and m.snapshot is None), None)
+    if item is None:
+        with Session(home, pipe) as session:
+            root, parts = session.keeper.present()
+        for part, data in parts.items():
+            manifests.lend(part, data)
+        return ManifestView(manifests, root, LIVE)
+
+    def keep(part: PresentPart) -> None:
+        manifests.lend(part.name, part.lines.encode())
+
+    tree = WorkerClient(item.socket).present(keep)
+    return ManifestView(manifests, decode_root(tree.root.encode(), LIVE), LIVE)
 
 
 # --- times --------------------------------------------------------------------------------------

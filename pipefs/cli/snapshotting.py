@@ -10,27 +10,37 @@ import click
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.mounting import ProgressLine
 from pipefs.cli.output import printable, tilde
-from pipefs.cli.state import mounted
-from pipefs.errors import UsageError
+from pipefs.errors import Refused, UsageError
 from pipefs.target import Target, is_path, parse_target
 from pipefs.units import show_count, show_seconds, show_size
 
 if TYPE_CHECKING:
     from pipefs.pastmessages import RestoreDone, SnapshotTaken
     from pipefs.protocol import MountItem
+    from pipefs.session import Session
 
 SHOWN = 20
 """Paths that a command lists before it only counts."""
 
 
-def serving(app: App, text: str) -> tuple[Target, MountItem]:
-    """A target and the live mount of its pipe. Raises `NotFound`, `Refused` (not mounted)."""
+def serving(app: App, text: str) -> tuple[Target, MountItem | None]:
+    """A target and the live mount of its pipe; None where it is not mounted. `NotFound`."""
     from pipefs.client import SupervisorClient
 
     home = app.home()
     items = SupervisorClient(home).mounts_or_none()
     target = parse_target(text, items)
-    return target, mounted(app, home, items, target.name)
+    app.registry(home).get(target.name)
+    found = [m for m in items if m.name == target.name and m.snapshot is None]
+    return target, found[0] if found else None
+
+
+def _session(app: App, name: str) -> Session:
+    """The pipe's own state, where no daemon has it."""
+    from pipefs.session import Session
+
+    home = app.home()
+    return Session(home, app.registry(home).get(name))
 
 
 def _metrics(words: tuple[str, ...]) -> dict[str, str]:
@@ -89,15 +99,18 @@ def snapshot(
         timeout_s=timeout_s,
         force=force,
     )
-    with ProgressLine(app, "waiting for") as line:
-        done = WorkerClient(item.socket).snapshot(request, progress=line.show)
+    if item is None:
+        with _session(app, found.name) as session:
+            done = session.snapshot(request)
+    else:
+        with ProgressLine(app, "waiting for") as line:
+            done = WorkerClient(item.socket).snapshot(request, progress=line.show)
     app.emit(done)
     _say_taken(app, done, item, found)
 
 
-def _say_taken(app: App, done: SnapshotTaken, item: MountItem, target: Target) -> None:
+def _say_taken(app: App, done: SnapshotTaken, item: MountItem | None, target: Target) -> None:
     label = done.tags[-1] if done.tags else done.id[:7]
-    below = os.path.join(item.path, target.path) if target.path else item.path
     parts = [f"{label}  {done.id[:7]}"]
     if done.unchanged:
         parts.append("nothing changed since it was taken")
@@ -107,7 +120,8 @@ def _say_taken(app: App, done: SnapshotTaken, item: MountItem, target: Target) -
         parts.append(
             f"waited {show_seconds(done.seconds)} for {show_count(done.uploads, 'upload')}"
         )
-    parts.append(tilde(os.path.join(below, ".snapshots", label)))
+    if item is not None:
+        parts.append(tilde(os.path.join(item.path, target.path, ".snapshots", label)))
     app.say(" · ".join(parts))
     if done.open_count:
         names = ", ".join(map(printable, done.open[:3]))
@@ -139,8 +153,12 @@ def restore(app: App, target: str, words: tuple[str, ...], keep_extra: bool, dry
     found, item = serving(app, target)
     moment, paths = _moment(app, found, words)
     request = Restore(snapshot=moment, paths=paths, keep_extra=keep_extra, dry_run=dry_run)
-    with ProgressLine(app, "restoring") as line:
-        done = WorkerClient(item.socket).restore(request, progress=line.show)
+    if item is None:
+        with _session(app, found.name) as session:
+            done = session.restore(request)
+    else:
+        with ProgressLine(app, "restoring") as line:
+            done = WorkerClient(item.socket).restore(request, progress=line.show)
     app.emit(done)
     _say_restored(app, done, found.name, paths, dry_run)
 
@@ -198,6 +216,10 @@ def checkout(app: App, name: str, snap: str) -> None:
     from pipefs.client import WorkerClient
 
     found, item = serving(app, name)
+    if item is None:
+        raise Refused(
+            f'"{found.name}" is not mounted', hint=f"First: {app.command(f'mount {name}')}"
+        )
     done = WorkerClient(item.socket).checkout(None if snap == "live" else snap)
     app.emit(done)
     if done.snapshot is None:

@@ -51,6 +51,7 @@ class ManifestStore:
         self._folder = folder
         self._lock = threading.Lock()  # protects the table below; a leaf
         self._parts: OrderedDict[str, Part] = OrderedDict()
+        self._lent: dict[str, bytes] = {}
 
     def root(self, name: str, *, wait: bool = True) -> Root:
         """
@@ -75,6 +76,10 @@ class ManifestStore:
                 self._parts.popitem(last=False)
         return part
 
+    def lend(self, name: str, data: bytes) -> None:
+        """Let a part be known that is not in the bucket, for as long as this object lives."""
+        self._lent[name] = data
+
     def put(self, data: bytes) -> str:
         """Store a part or root, unless it is there already; returns its name."""
         name = manifest.name_of_object(data)
@@ -92,7 +97,7 @@ class ManifestStore:
         return name
 
     def _bytes(self, name: str, wait: bool) -> bytes:
-        kept = self._kept(name)
+        kept = self._lent.get(name) or self._kept(name)
         if kept is not None:
             return kept
         if not wait:
