@@ -52,7 +52,7 @@ def key_of(names: Sequence[bytes], *, prefix_bytes: int = 0) -> str:
     room = MAX_KEY_BYTES - prefix_bytes
     if len(key.encode()) <= room:
         return key
-    last = _digest(key) + _short_suffix(names[-1])
+    last = _digest(key) + suffix_of(names[-1])
     above: list[str] = []
     room -= len(last)
     for component in map(component_of, names[:-1]):
@@ -67,8 +67,8 @@ def _digest(path: str) -> str:
     return "%~" + xxhash.xxh3_128_hexdigest(path.encode())
 
 
-def _short_suffix(name: bytes) -> str:
-    """`.csv.gz`, so that other tools still know what it is."""
+def suffix_of(name: bytes) -> str:
+    """`.csv.gz`: what tells other tools what a file is; "" where there is none."""
     return m[0].decode() if (m := _SUFFIX.search(name)) else ""
 
 

@@ -59,6 +59,9 @@ TABLES = (
     "snapshots",  # id → Snapshot: see `pipefs.shelf`
     "touched",  # digest of a path → path: see `pipefs.touched`
     "views",  # identity ↔ number of the past views that the kernel may know
+    "pastnodes",  # number → PastNode: see `pipefs.past.nodes`
+    "pastnames",  # digest of what a node is → its number
+    "pastnumbers",  # key_id, number → VersionId: of versions, in `.versions/`
 )
 
 # --- reading ----------------------------------------------------------------------------------

@@ -129,8 +129,8 @@ class Store(abc.ABC):
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
         """All versions and delete markers under a prefix: those of a key one after the other,
         newest first in the store's own order, whatever their times say (which may be of whole
-        seconds, and for a multipart upload that of its beginning). `Unsupported` without
-        versioning."""
+        seconds, and for a multipart upload that of its beginning). A key that equals `prefix`
+        comes first. `Unsupported` without versioning."""
 
     @abc.abstractmethod
     def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:

@@ -176,8 +176,14 @@ class Index:
         yield from self._pages(self._current, prefix, start_after)
 
     def list_versions(self, prefix: str) -> Iterator[list[Record]]:
-        """Pages of all records under a prefix, newest first for each key."""
-        yield from self._pages(self._versions, prefix, "")
+        """Pages of all records under a prefix, newest first for each key; those of the prefix
+        itself before all others."""
+        cut = len(prefix.encode()) > _CUT  # then the index's order says nothing of that
+        if cut:
+            for page in self._pages(self._versions, prefix, ""):
+                yield [record for record in page if record.key == prefix]
+        for page in self._pages(self._versions, prefix, ""):
+            yield [record for record in page if not cut or record.key != prefix]
 
     def _pages(self, table: Any, prefix: str, start_after: str) -> Iterator[list[Record]]:
         bound = prefix.encode()[:_CUT]

@@ -95,6 +95,18 @@ def test_a_level_knows_long_keys(store: Store) -> None:
     assert level(store, "n" * 250 + "/") == ([], ["m" * 240])
 
 
+def test_the_versions_of_a_key_that_is_the_prefix_come_first(store: Store) -> None:
+    long = "n" * 250 + "/" + "m" * 240
+    for key in ("a", long):
+        for behind in ("-1", "/x", ".csv", "", " 2", "0", ""):
+            store.put(key + behind, behind.encode())
+        store.delete(key)
+        listed = list(store.list_versions(key))
+        assert [v.is_delete_marker for v in listed if v.key == key] == [True, False, False]
+        assert {v.key for v in listed[:3]} == {key}
+        assert len(listed) == 8
+
+
 VERSIONS = 1005
 """Of one key: a page and a bit."""
 
