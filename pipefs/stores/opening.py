@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 from pipefs.errors import UsageError
 from pipefs.stores.base import Store
 from pipefs.stores.retrying import RetryPolicy
-from pipefs.stores.wrap import RetryStore
+from pipefs.stores.wrap import RetryStore, innermost
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z")
 _FORMS = "Use s3://BUCKET/PREFIX or file:///DIRECTORY."
@@ -111,3 +112,17 @@ def open_store(
         requester_pays=requester_pays,
     )
     return RetryStore(S3Store(bucket, prefix, settings), policy)
+
+
+def stores_above(store: Store) -> Iterator[Store]:
+    """The places in the same bucket that this store lies in, the nearest first; nothing for an
+    embedded store. The caller closes each."""
+    inner = innermost(store)
+    parts = store.prefix_in_bucket.rstrip("/").split("/")
+    if parts == [""]:
+        return
+    from pipefs.stores.s3 import S3Store
+
+    if isinstance(inner, S3Store):
+        for count in range(len(parts) - 1, -1, -1):
+            yield RetryStore(S3Store(inner.bucket, "/".join(parts[:count]), inner.settings))
