@@ -164,7 +164,11 @@ def place_of(names: Sequence[bytes]) -> Place:
 
 
 def place_in(path: str) -> Place:
-    return place_of(names_in(path))
+    """The place of a manifest path."""
+    if "%" in path:
+        return place_of(names_in(path))
+    directory, _, name = path.encode().rpartition(b"/")
+    return directory.replace(b"/", b"\0"), name
 
 
 def is_below(directory: bytes, names: Sequence[bytes]) -> bool:

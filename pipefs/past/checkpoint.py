@@ -9,21 +9,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from pipefs import manifest, refs, shelf, touched, tree
+from pipefs import refs, shelf, touched, tree
 from pipefs.catalog import Catalog, Snapshot
 from pipefs.commits import Position
 from pipefs.db import StateDB
 from pipefs.errors import Corrupt, NotFound
 from pipefs.inodes import InoSource
 from pipefs.manifest import Entry, Root
-from pipefs.past.entries import inode_of
-from pipefs.past.manifests import ManifestStore
-from pipefs.records import HARD_LINK, Inode, NameEntry, encode, ino_key, key_id, name_key
+from pipefs.past.entries import content_of, inode_of, xattrs_of
+from pipefs.past.manifests import ManifestStore, Part
+from pipefs.records import HARD_LINK, Inode, NameEntry, encode, ino_key, key_id
 from pipefs.statedb.bulk import Bulk
 from pipefs.stores.base import Store
 from pipefs.types import ROOT_INO
 
 log = logging.getLogger(__name__)
+
+_TYPE = 0o170000
+"""File type bits of a mode."""
 
 _FILLED = ("names", "inodes", "bykey", "links", "history", "touched")
 
@@ -111,7 +114,7 @@ def _fill(db: StateDB, inos: InoSource, manifests: ManifestStore, root: Root) ->
     with db.bulk() as bulk:
         bulk.put("inodes", [(ino_key(ROOT_INO), encode(_root(root)))])
         for ref in root.parts:
-            filler.add(bulk, manifests.part(ref.part).entries)
+            filler.add(bulk, manifests.part(ref.part))
         filler.add_links(bulk)
 
 
@@ -119,6 +122,29 @@ def _root(root: Root) -> Inode:
     node = inode_of(root.head, ROOT_INO)
     node.parent, node.nlink = 0, 1
     return node
+
+
+def _node(entry: Entry, ino: int, parent: int, name: bytes) -> Inode:
+    """As `inode_of`; files with all their attributes, which most are, in half the time."""
+    if entry.kind != "file" or None in (entry.mode, entry.uid, entry.gid, entry.mtime):
+        node = inode_of(entry, ino, parent=parent, name=name)
+        node.nlink = 1
+        return node
+    mtime = entry.mtime or 0
+    return Inode(
+        ino=ino,
+        mode=entry.mode or 0,
+        uid=entry.uid or 0,
+        gid=entry.gid or 0,
+        size=entry.size,
+        mtime_ns=mtime,
+        ctime_ns=entry.ctime or mtime,
+        atime_ns=entry.atime or 0,
+        parent=parent,
+        name=name,
+        content=content_of(entry),
+        xattrs=xattrs_of(entry.xattrs) if entry.xattrs else None,
+    )
 
 
 class _Filler:
@@ -132,30 +158,35 @@ class _Filler:
         self._linked: dict[str, int] = {}
         """Files that have further names, by path."""
 
-    def add(self, bulk: Bulk, entries: list[Entry]) -> None:
+    def add(self, bulk: Bulk, part: Part) -> None:
         names, inodes, keys = [], [], []
-        for entry in entries:
-            directory, name = manifest.place_in(entry.path)
-            parent = self._directories.get(directory)
-            if parent is None:
-                raise Corrupt(f"{entry.path} lies in no directory of its manifest")
+        within, parent = b"", int(ROOT_INO)
+        for entry, (directory, name) in zip(part.entries, part.places, strict=True):
+            if directory != within:
+                within, parent = directory, self._parent(directory, entry)
             ino, self._next = self._next, self._next + 1
+            place = parent.to_bytes(8, "big") + name
             if entry.kind == "link":
-                self._links.append((ino, name_key(parent, name), entry.link))
+                self._links.append((ino, place, entry.link))
                 continue
-            node = inode_of(entry, ino, parent=parent, name=name)
-            node.nlink = 1
             if entry.kind == "dir":
                 self._directories[directory + b"\0" + name if directory else name] = ino
             elif entry.links:
                 self._linked[entry.path] = ino
             if entry.key:
                 keys.append((key_id(entry.key), ino_key(ino)))
-            names.append((name_key(parent, name), encode(NameEntry(ino, node.kind, 0))))
-            inodes.append((ino_key(ino), encode(node)))
+            node = _node(entry, ino, parent, name)
+            names.append((place, encode(NameEntry(ino, node.mode & _TYPE, 0))))
+            inodes.append((ino.to_bytes(8, "big"), encode(node)))
         bulk.put("names", names)
         bulk.put("inodes", inodes)
         bulk.put("bykey", keys)
+
+    def _parent(self, directory: bytes, entry: Entry) -> int:
+        found = self._directories.get(directory)
+        if found is None:
+            raise Corrupt(f"{entry.path} lies in no directory of its manifest")
+        return found
 
     def add_links(self, bulk: Bulk) -> None:
         bulk.put("names", self._link_names())

@@ -69,7 +69,7 @@ def inode_of(entry: Entry | Head, ino: int, *, parent: int = 0, name: bytes = b"
         nlink=2 if kind == stat.S_IFDIR else 1,
         parent=parent,
         name=name,
-        xattrs=_xattrs(entry.xattrs),
+        xattrs=xattrs_of(entry.xattrs),
     )
     if isinstance(entry, Entry):
         node.size, node.atime_ns = entry.size, entry.atime or 0
@@ -84,10 +84,11 @@ def content_of(entry: Entry) -> Content | None:
     """The version an entry stands for; None: it has none in the store."""
     if entry.kind != "file" or not (entry.version or entry.etag):
         return None
-    return Content(entry.object_key, entry.version, entry.etag, entry.size, entry.checksum)
+    return Content(entry.key or entry.path, entry.version, entry.etag, entry.size, entry.checksum)
 
 
-def _xattrs(wire: dict[str, str] | None) -> dict[bytes, bytes] | None:
+def xattrs_of(wire: dict[str, str] | None) -> dict[bytes, bytes] | None:
+    """Extended attributes of an entry."""
     if not wire:
         return None
     return {bytes_of(k): base64.b64decode(v) for k, v in wire.items()}
