@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from pipefs import manifest, tree
@@ -25,9 +26,9 @@ from pipefs.home import Home
 from pipefs.keys import prefix_bytes_of
 from pipefs.past.checkpoint import start_from_snapshot
 from pipefs.past.keeper import Keeper
-from pipefs.past.lifecycle import dangerous_rules
 from pipefs.past.manifests import ManifestStore
 from pipefs.past.opened import view_of
+from pipefs.past.refusals import check_may_take
 from pipefs.past.taking import Wanted
 from pipefs.past.views import PastView
 from pipefs.past.wording import before_restore, restored_message, taken_message
@@ -68,6 +69,17 @@ class Session:
         except BaseException:
             self._db.close()
             raise
+        self._build(state)
+        try:
+            self._volume.recover(same_mount=False)
+            self._first_look()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def _build(self, state: Path) -> None:
+        pipe, settings = self._pipe, self._pipe.settings
         reader = ContentReader(self.store, self._cache, pipe.pipe_id)
         staging = StagingArea(state / "staging", limit_bytes=settings.staging_limit_bytes or 0)
         prefix = prefix_bytes_of(pipe.url)
@@ -88,17 +100,11 @@ class Session:
             conditional=lambda: self.capabilities.conditional_put,
             policy=self._policy,
         )
-        manifests = ManifestStore(self.store, home.cache / "manifests")
+        manifests = ManifestStore(self.store, self._home.cache / "manifests")
         self.keeper = Keeper(self._volume, self._follower, manifests, author=who())
-        try:
-            self._volume.recover(same_mount=False)
-            self._first_look(manifests)
-        except BaseException:
-            self._close()
-            raise
-        return self
 
-    def _first_look(self, manifests: ManifestStore) -> None:
+    def _first_look(self) -> None:
+        manifests = self.keeper.manifests
         if self._follower.must_relist():
             start_from_snapshot(self._db, self._volume.inos, self.store, manifests)
         else:
@@ -177,7 +183,10 @@ class Session:
     def snapshot(self, request: TakeSnapshot) -> SnapshotTaken:
         """As a worker does it; `wait` False refuses where anything waits."""
         began = time.monotonic()
-        self._check(request.force)
+        reason = "" if self.capabilities.writable else "your credentials may not write"
+        check_may_take(
+            self.name, self.capabilities, self.store, read_only=reason, force=request.force
+        )
         if not request.wait and (waits := self._waiting()):
             raise Refused(
                 f"{show_count(waits, 'change')} of {self.name} "
@@ -194,21 +203,6 @@ class Session:
         )
         taken = self.keeper.take(wanted)
         return taken_message(taken, [], uploads, time.monotonic() - began)
-
-    def _check(self, force: bool) -> None:
-        if not self.capabilities.writable:
-            raise Refused(f"not taken: your credentials may not write {self.name}")
-        if not self.capabilities.versioning:
-            raise Refused(
-                "not taken: the bucket keeps no versions, so nothing would hold what it shows",
-                hint=f"Turn versioning on: pipefs doctor {self.name} --fix",
-            )
-        rules = [] if force else dangerous_rules(self.store)
-        if rules:
-            raise Refused(
-                f"not taken: {rules[0]}",
-                hint=f"See pipefs doctor {self.name} · take it all the same: --force",
-            )
 
     def restore(self, request: Restore, view: PastView | None = None) -> RestoreDone:
         """As a worker does it, and what was restored is in the store afterwards."""

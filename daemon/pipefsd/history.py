@@ -10,15 +10,14 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipefs import manifest, shelf, tree
 from pipefs.catalog import Catalog
 from pipefs.commits import Change
 from pipefs.errors import PipefsError, Refused, TimedOut, UsageError
-from pipefs.moments import is_moment
+from pipefs.moments import is_moment, parse_moment
 from pipefs.past.keeper import Keeper
-from pipefs.past.opened import view_of
 from pipefs.past.taking import Wanted
 from pipefs.past.views import PastView
 from pipefs.past.wording import before_restore, restored_message, taken_message
@@ -39,6 +38,7 @@ from pipefs.units import show_count
 from pipefs.volume import Volume
 from pipefsd.control import Progress, Result
 from pipefsd.filesystem import Filesystem
+from pipefsd.openers import ForeignLooks, register
 from pipefsd.outboxes import Outbox
 from pipefsd.past import Past
 from pipefsd.snapdirs import SnapshotDirs
@@ -55,7 +55,8 @@ class History:
     """One mounted pipe's past.
 
     Args:
-        why_not: why no snapshot may be taken now, as an error to raise; None: it may.
+        check_may_take: raises `Refused` where no snapshot can be taken now (asked with True: even
+            by force).
         orphaned: told of each inode that lost its last name.
     """
 
@@ -67,22 +68,28 @@ class History:
         health: Health,
         *,
         outbox: Outbox,
-        why_not: Callable[[bool], PipefsError | None],
+        check_may_take: Callable[[bool], None],
         orphaned: Callable[[Inode], None],
+        foreign: ForeignLooks | None = None,
     ) -> None:
         self._name = name
         self._keeper = keeper
         self._syncer = syncer
         self._health = health
         self._outbox = outbox
-        self._why_not = why_not
+        self._check_may_take = check_may_take
         self._orphaned = orphaned
         self._catalog: Catalog | None = None
         volume = keeper.volume
         self.views = Views(volume.db)
-        self.views.register("snapshot", self._open_snapshot)
-        self.snapdirs = SnapshotDirs(volume, self.views, self.catalog, lambda: (), volume.now_ns)
+        self._foreign = foreign
+        store, manifests = volume.store, keeper.manifests
+        register(self.views, volume.db, store, manifests, self.catalog, foreign)
+        self.snapdirs = SnapshotDirs(volume, self.views, self.catalog, self._labels, volume.now_ns)
         self.timeline: Timeline | None = None
+
+    def _labels(self, wait: bool) -> Sequence[str]:
+        return self._foreign.labels(wait=wait) if self._foreign is not None else ()
 
     # --- what there is ------------------------------------------------------------------------
 
@@ -100,16 +107,12 @@ class History:
         if self.timeline is not None:
             self.timeline.catalog_changed()
 
-    def _open_snapshot(self, identity: str, number: int, wait: bool) -> PastView:
-        found = self.catalog().snapshots.get(identity)
-        if found is None:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return view_of(self._keeper.manifests, found, wait=wait)
-
     def _identity(self, name: str) -> str:
         """What a snapshot's name stands for, for `Views`. Raises `NotFound`, `Conflict`."""
         if is_moment(name):
-            raise Refused("moments are not available here yet")
+            return f"moment:{parse_moment(name, self._keeper.volume.now_ns())}"
+        if self._foreign is not None and name in self._foreign.labels(wait=True):
+            return f"foreign:{name}"
         return f"snapshot:{self.catalog().find(name).id}"
 
     def _view(self, name: str) -> PastView:
@@ -165,9 +168,7 @@ class History:
 
     def _take(self, request: TakeSnapshot, names: list[bytes], progress: Progress) -> SnapshotTaken:
         began = time.monotonic()
-        refused = self._why_not(request.force)
-        if refused is not None:
-            raise refused
+        self._check_may_take(request.force)
         uploads = self._bring_up(request, names, began, progress)
         still_open = self._keeper.open_files(names)
         wanted = Wanted(
@@ -220,9 +221,7 @@ class History:
     def _restore(self, request: Restore, progress: Progress) -> RestoreDone:
         view = self._view(request.snapshot)
         if not request.dry_run:
-            refused = self._why_not(True)
-            if refused is not None:
-                raise refused
+            self._check_may_take(True)
         before = "" if request.dry_run else self._before(view, progress)
         done = self._keeper.restore(
             view,

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from pipefs.content import ContentReader
 from pipefs.errors import PipefsError, WouldBlock
+from pipefs.manifest import path_of
 from pipefs.past.views import ROOT, PastView
 from pipefs.records import NO_MODE, Inode
 from pipefsd.directories import DirectoryHandle
@@ -132,8 +133,7 @@ class Past(ReadOnly):
 
     def versions(self, names: list[bytes]) -> Entry:
         """The `.versions` of a live directory. Waits for nothing."""
-        path = b"/".join(names).decode("utf-8", "surrogateescape")
-        index = self._views.number(f"versions:{path}")
+        index = self._views.number(f"versions:{path_of(names)}")
         node = past_node(Kind.VIEW, index, ROOT)
         return Entry(node, self._snapdir_attr(node), CACHE_S, SOON_S)
 
@@ -213,13 +213,13 @@ class Past(ReadOnly):
         fh = next(self._handles)
         kind, _, ino = self._split(node)
         if kind is Kind.SNAPDIR:
-            self._listings[fh] = self._list_snapshots(node, ino)
+            self._listings[fh] = self._list_snapshots(node, ino, caller.may_block)
         else:
             self._directories[fh] = DirectoryHandle(ino)
         return Opened(fh)
 
-    def _list_snapshots(self, node: int, ino: int) -> list[DirEntry]:
-        found = self._snapdirs.names(ino) if self._snapdirs is not None else []
+    def _list_snapshots(self, node: int, ino: int, wait: bool) -> list[DirEntry]:
+        found = self._snapdirs.names(ino, wait=wait) if self._snapdirs is not None else []
         out = [DirEntry(b".", node, stat.S_IFDIR, 1), DirEntry(b"..", ino, stat.S_IFDIR, 2)]
         for name, is_link in found:
             kind = stat.S_IFLNK if is_link else stat.S_IFDIR
@@ -233,7 +233,7 @@ class Past(ReadOnly):
         kind, index, ino = self._split(node)
         if kind is Kind.SNAPDIR:
             if fh not in self._listings or offset == 0:
-                self._listings[fh] = self._list_snapshots(node, ino)
+                self._listings[fh] = self._list_snapshots(node, ino, caller.may_block)
             return iter(self._listings[fh][offset:])
         directory = self._directories.get(fh)
         if directory is None:  # opened before this worker took over

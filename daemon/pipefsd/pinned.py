@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,14 +25,14 @@ from pipefs.content import ContentReader
 from pipefs.descriptor import who
 from pipefs.errors import NotFound, Refused, StoreUnavailable, TimedOut
 from pipefs.home import Home
+from pipefs.moments import is_moment, parse_moment, show_moment
 from pipefs.past.manifests import ManifestStore
 from pipefs.past.opened import Past as OpenedPast
-from pipefs.past.opened import view_of
-from pipefs.past.views import PastView
 from pipefs.pastmessages import PastRequest
 from pipefs.protocol import MountStatus
 from pipefs.registry import Pipe
 from pipefs.units import utc_text
+from pipefsd.openers import register
 from pipefsd.ownership import Ownership
 from pipefsd.past import Past
 from pipefsd.states import open_state
@@ -71,11 +72,11 @@ class PinnedService:
         home = self._home
         self._db = open_state(self._state(), self.warnings)
         self._views = Views(self._db)
-        self._views.register("snapshot", self._open)
         with self._db.view() as v:
             known = tree.fact(v, "pinned").decode()
         self._store = self._pipe.open_store(patience_s=KNOWN_PATIENCE_S if known else PATIENCE_S)
-        self._manifests = ManifestStore(self._store, home.cache / "manifests")
+        manifests = ManifestStore(self._store, home.cache / "manifests")
+        register(self._views, self._db, self._store, manifests, self._catalog)
         try:
             identity = known if same_mount and known else self._resolve(known)
             root = self._views.number(identity)
@@ -92,6 +93,8 @@ class PinnedService:
 
     def _resolve(self, known: str) -> str:
         """What the name means now, remembered; where the store is away, what it meant last."""
+        if is_moment(self._snapshot):
+            return self._moment()
         past = OpenedPast(
             self._store, author=who(), writer="", folder=self._home.cache / "manifests"
         )
@@ -110,12 +113,19 @@ class PinnedService:
             tree.set_fact(t, "pinned", identity.encode())
         return identity
 
-    def _open(self, identity: str, number: int, wait: bool) -> PastView:
+    def _moment(self) -> str:
+        now_ns = time.time_ns()
+        moment_ns = parse_moment(self._snapshot, now_ns)
+        if moment_ns > now_ns:
+            raise NotFound(f"{self._snapshot} is still to come: {show_moment(moment_ns)}")
+        identity = f"moment:{moment_ns}"
+        with self._db.update() as t:
+            tree.set_fact(t, "pinned", identity.encode())
+        return identity
+
+    def _catalog(self) -> Catalog:
         with self._db.view() as v:
-            found = shelf.load(v).snapshots.get(identity)
-        if found is None:
-            raise NotFound(f"{self._pipe.name} has no snapshot {identity[:12]}")
-        return view_of(self._manifests, found, wait=wait)
+            return shelf.load(v)
 
     def _serve(self, root: int) -> None:
         home, settings = self._home, self._settings

@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import msgspec
 
 from pipefs import tree
 from pipefs.blocks import BlockCache
+from pipefs.buckets import open_place
 from pipefs.conditional import ConditionalStore
 from pipefs.config import Settings, cache_limit_for
 from pipefs.conflicts import Effects
@@ -26,11 +28,11 @@ from pipefs.descriptor import create_descriptor, who
 from pipefs.errors import (
     NotFound,
     PipefsError,
-    Refused,
     StoreUnavailable,
     TimedOut,
 )
 from pipefs.follow import Follower
+from pipefs.foreign.found import Foreign
 from pipefs.home import Home
 from pipefs.keys import prefix_bytes_of
 from pipefs.passable import may_pass
@@ -38,6 +40,7 @@ from pipefs.past.checkpoint import start_from_snapshot
 from pipefs.past.keeper import Keeper
 from pipefs.past.lifecycle import dangerous_rules
 from pipefs.past.manifests import ManifestStore
+from pipefs.past.refusals import check_may_take
 from pipefs.pastmessages import PastRequest
 from pipefs.policy import Policy
 from pipefs.protocol import MountStatus
@@ -52,6 +55,7 @@ from pipefsd import report
 from pipefsd.control import Progress, Result
 from pipefsd.filesystem import Filesystem
 from pipefsd.history import History, build_timeline
+from pipefsd.openers import ForeignLooks
 from pipefsd.outboxes import Outbox
 from pipefsd.ownership import Ownership
 from pipefsd.states import open_state
@@ -92,6 +96,7 @@ class PipeService:
         self._capabilities = UNKNOWN
         self._stopping = threading.Event()
         self._warnings: list[str] = []
+        self._closing = ExitStack()
 
     # --- start and stop -----------------------------------------------------------------------
 
@@ -217,11 +222,19 @@ class PipeService:
             self._syncer,
             self._health,
             outbox=self._outbox,
-            why_not=self._why_no_snapshot,
+            check_may_take=self._check_may_take,
             orphaned=self.filesystem.orphaned,
+            foreign=self._foreign_looks(),
         )
         visible = self._settings.snapdir == "visible"
         self._timeline = build_timeline(self._history, self.filesystem, volume, visible=visible)
+
+    def _foreign_looks(self) -> ForeignLooks | None:
+        """Snapshots of other systems: only a bucket has them."""
+        if not self._pipe.url.startswith("s3://"):
+            return None
+        place = self._closing.enter_context(open_place(self._pipe, patience_s=OFFLINE_AFTER_S))
+        return ForeignLooks(Foreign(place), lambda: self._health.offline_since_ns != 0)
 
     def _first_look(self) -> None:
         """Capabilities, and the tree: from the bucket if it is not known yet.
@@ -301,6 +314,7 @@ class PipeService:
         self._volume.close()
         self._cache.close()
         self._store.close()
+        self._closing.close()
 
     # --- what the frame and the command line ask ----------------------------------------------
 
@@ -309,27 +323,9 @@ class PipeService:
         if effects.catalog:
             self._history.changed()
 
-    def _why_no_snapshot(self, force: bool) -> PipefsError | None:
-        """Why no snapshot may be taken now."""
+    def _check_may_take(self, force: bool) -> None:
         name, reason = self._pipe.name, self._why_read_only()
-        if reason:
-            return Refused(f"not taken: {name} is read-only here ({reason})")
-        if not self._capabilities.versioning:
-            return Refused(
-                "not taken: the bucket keeps no versions, so nothing would hold what it shows",
-                hint=f"Turn versioning on: pipefs doctor {name} --fix",
-            )
-        return None if force else self._why_not_lasting()
-
-    def _why_not_lasting(self) -> PipefsError | None:
-        """A rule of the bucket that would destroy the snapshot."""
-        rules = dangerous_rules(self._store)
-        if not rules:
-            return None
-        return Refused(
-            f"not taken: {rules[0]}",
-            hint=f"See pipefs doctor {self._pipe.name} · take it all the same: --force",
-        )
+        check_may_take(name, self._capabilities, self._store, read_only=reason, force=force)
 
     def past(self, request: PastRequest, progress: Progress) -> Result:
         """Answer a request about the past (`pipefsd.history`)."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipefs import moments, tree
-from pipefs.catalog import Catalog, Snapshot
+from pipefs.catalog import FOREIGN, Catalog, Snapshot
 from pipefs.errors import Conflict, NotFound, PipefsError, UsageError, WouldBlock
 from pipefs.past.views import ROOT, PastView
 from pipefs.records import Inode
@@ -57,7 +57,8 @@ class SnapshotDirs:
 
     Args:
         catalog: the snapshots as they are known now; cheap.
-        foreign: labels of snapshots that other programs made, as last seen; cheap.
+        foreign: labels of snapshots that other programs made; asked with False it must not wait
+            (`WouldBlock`).
         clock: now, ns.
     """
 
@@ -66,7 +67,7 @@ class SnapshotDirs:
         volume: Volume,
         views: Views,
         catalog: Callable[[], Catalog],
-        foreign: Callable[[], Sequence[str]],
+        foreign: Callable[[bool], Sequence[str]],
         clock: Callable[[], int],
     ) -> None:
         self._volume = volume
@@ -83,16 +84,16 @@ class SnapshotDirs:
             raise fail(errno.ENOENT)
         return names
 
-    def names(self, ino: int) -> list[tuple[bytes, bool]]:
-        """(name, is a link) of all that is listed, sorted. Never waits: a snapshot that has this
-        directory or not, nobody here knows, is listed."""
+    def names(self, ino: int, *, wait: bool) -> list[tuple[bytes, bool]]:
+        """(name, is a link) of all that is listed, sorted. A snapshot of which nobody here knows
+        whether it has this directory is listed."""
         names = self.path(ino)
         covering = self._catalog().covering(tree.path_text(names))
         found = [s for s in covering if self._may_have(f"snapshot:{s.id}", names)]
         out = [(tag.encode(), False) for s in found for tag in s.tags or [s.short]]
         out += [
             (label.encode(), False)
-            for label in self._foreign()
+            for label in self._foreign(wait)
             if self._may_have(f"foreign:{label}", names)
         ]
         if found:
@@ -119,7 +120,7 @@ class SnapshotDirs:
             return self._alias(self._newest(names).label, SOON_S)
         if moments.is_moment(text):
             return self._moment(text, names, wait)
-        if text in self._foreign():
+        if text.startswith(FOREIGN) and text in self._foreign(wait):
             return self._in_view(f"foreign:{text}", names, wait)
         found = self._snapshot(text, names)
         return self._in_view(f"snapshot:{found.id}", names, wait)

@@ -110,7 +110,7 @@ _WORTH_A_WORD = ("readdirplus", "passthrough", "a crash interrupts open files")
 def state_text(status: MountStatus) -> str:
     """`live`, `read-only`, `@TAG`."""
     if status.snapshot is not None:
-        return f"@{status.snapshot}"
+        return "@" + status.snapshot.removeprefix("@")
     return "read-only" if status.read_only and status.state == "live" else status.state
 
 
