@@ -26,6 +26,9 @@ REFS_KEY = ".pipefs/refs.json"
 OPS = frozenset({"snapshot", "tag", "forget", "protect", "prune"})
 """Changes of the log that are about the catalogue and not about the tree."""
 
+GRACE_NS = 24 * 3600 * 10**9
+"""What was replaced or forgotten stays for so long at least, whatever a prune is told: whoever
+takes a snapshot relies on it, and so does a machine that was away for the night."""
 SHORT_DIGITS = 7
 MIN_DIGITS = 6
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}\Z")

@@ -13,18 +13,18 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipefs.catalog import Snapshot
+from pipefs.catalog import GRACE_NS, Snapshot
 from pipefs.commits import Change
 from pipefs.past.manifests import ManifestStore
 from pipefs.past.opened import Past
-from pipefs.past.pruning import MIN_GRACE_NS, Hook, Report, prune, survey
+from pipefs.past.pruning import Hook, Report, prune, survey
 from pipefs.past.taking import Taker, Wanted
 from pipefs.stores.base import Store
 from pipefs.types import ObjectVersion
 from tests.machines import Machine
 from tests.pasts import open_past
 
-DAY_NS = MIN_GRACE_NS
+DAY_NS = GRACE_NS
 
 
 def later(days: float = 1.0) -> int:
@@ -39,6 +39,8 @@ class Pipe:
         self.store = store
         self.machine = Machine(folder / name, store, name=name)
         self.manifests = ManifestStore(store, None)
+        self.moment_ns = 0
+        """A clock for a prune that spares what comes after; set by the test."""
         self.shown: dict[str, dict[str, bytes]] = {}
         """Id of a snapshot → what its files have."""
 

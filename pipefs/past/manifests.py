@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,10 @@ from pipefs.stores.base import Store
 
 _DECODED = 24
 """Parts kept decoded: about 1.5 MB each."""
+
+YOUNG_NS = 3600 * 10**9
+"""An object of this age is safe from a prune for the rest of the day (`catalog.GRACE_NS`)."""
+_CLOCKS_DIFFER_NS = 600 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +86,39 @@ class ManifestStore:
         self._lent[name] = data
 
     def put(self, data: bytes) -> str:
-        """Store a part or root, unless it is there already; returns its name."""
+        """Store a part or root, unless it is there already; returns its name.
+
+        One that has lain there for long is put anew: if nobody needs it, a prune may be about to
+        delete it, and what is young it leaves alone.
+        """
         name = manifest.name_of_object(data)
         packed = manifest.compress(data)
-        try:
-            self._store.put(
-                manifest.key_of_object(name),
-                packed,
-                content_type="application/gzip",
-                if_none_match=True,
-            )
-        except PreconditionFailed:
-            pass  # the same bytes: an earlier manifest has this part, or another machine was first
+        for if_none_match in (True, False):
+            try:
+                self._store.put(
+                    manifest.key_of_object(name),
+                    packed,
+                    content_type="application/gzip",
+                    if_none_match=if_none_match,
+                )
+                break
+            except PreconditionFailed:
+                # The same bytes: an earlier manifest has this part, or another machine was first.
+                if self._is_young(name):
+                    break
         self._keep(name, packed)
         return name
+
+    def renew(self, name: str) -> None:
+        """As `put` for a part that is there, or kept here. `NotFound`: it is neither."""
+        self.put(self._bytes(name, True))
+
+    def _is_young(self, name: str) -> bool:
+        try:
+            there_ns = self._store.head(manifest.key_of_object(name)).last_modified_ns
+        except NotFound:
+            return False
+        return -_CLOCKS_DIFFER_NS < time.time_ns() - there_ns < YOUNG_NS
 
     def _bytes(self, name: str, wait: bool) -> bytes:
         kept = self._lent.get(name) or self._kept(name)

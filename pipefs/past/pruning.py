@@ -39,8 +39,6 @@ from pipefs.past.usage import Held, count
 from pipefs.stores.base import Store
 from pipefs.stores.opening import stores_above
 
-MIN_GRACE_NS = 24 * 3600 * 10**9
-"""A machine that takes a snapshot, or that was away for the night, relies on so much."""
 BATCH = 1000
 """Versions in one request."""
 
@@ -77,7 +75,7 @@ class Report(msgspec.Struct, kw_only=True):
 def survey(
     past: Past,
     *,
-    grace_ns: int = MIN_GRACE_NS,
+    grace_ns: int = cat.GRACE_NS,
     now_ns: int | None = None,
     extra_marks: Iterable[tuple[str, str]] = (),
 ) -> Report:
@@ -102,7 +100,7 @@ def survey(
 def prune(
     past: Past,
     *,
-    grace_ns: int = MIN_GRACE_NS,
+    grace_ns: int = cat.GRACE_NS,
     now_ns: int | None = None,
     extra_marks: Iterable[tuple[str, str]] = (),
     hook: Hook = lambda _step: None,
@@ -213,7 +211,7 @@ def store_clock(store: Store) -> int:
 
 
 def _check_grace(grace_ns: int) -> None:
-    if grace_ns < MIN_GRACE_NS:
+    if grace_ns < cat.GRACE_NS:
         raise UsageError(
             "the grace period is at least 24 hours",
             hint="Others may be taking a snapshot of what was replaced a moment ago.",

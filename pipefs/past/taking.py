@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -23,7 +24,7 @@ from pipefs.db import StateDB
 from pipefs.errors import Conflict, Corrupt, NotFound, PipefsError, PreconditionFailed
 from pipefs.follow import Follower
 from pipefs.manifest import Root
-from pipefs.past.building import build
+from pipefs.past.building import PUTS_AT_ONCE, build
 from pipefs.past.manifests import ManifestStore, ManifestView
 from pipefs.past.opened import view_of
 from pipefs.past.walking import BaseSource
@@ -84,11 +85,13 @@ class Taker:
             Conflict: the tag belongs to another snapshot. NotFound: there is no such path.
             StoreError: the store does not answer; nothing was taken.
         """
+        started_ns = self._clock()
         effects = self._follower.follow()
         catalog = self._follower.catalog()
         self._check_tag(catalog, wanted, catalog.latest(wanted.path))
         place = self._follower.position()
-        name, root = self.manifest()
+        lender = catalog.latest()
+        name, root = self.manifest(lender)
         view = ManifestView(self._manifests, root, wanted.tag, _names(wanted.path))
         if wanted.path and view.find(_names(wanted.path)) is None:
             raise NotFound(f"there is no {wanted.path!r} to take a snapshot of")
@@ -100,8 +103,7 @@ class Taker:
             made[:] = [same.id if same is not None else ""]
             if same is not None:
                 return _tag(wanted, same)
-            if catalog.cutoff > place.number:
-                raise Conflict("old versions were pruned meanwhile; take the snapshot again")
+            self._check_safe(catalog, place, lender, started_ns)
             body = self._body(catalog, wanted, view, place, name)
             text = cat.encode_body(body)
             made[:] = [cat.id_of(cat.object_bytes(text)), text]
@@ -115,12 +117,47 @@ class Taker:
         found = self._follower.catalog().snapshots[made[0]]
         return Taken(found, len(made) == 1, effects)
 
-    def manifest(self) -> tuple[str, Root]:
-        """The manifest of the base as it is, stored; its name, and its root."""
+    def _check_safe(
+        self, catalog: Catalog, place: Position, lender: Snapshot | None, started_ns: int
+    ) -> None:
+        """That no prune takes what this snapshot names (docs/design/011-retention.md).
+
+        Raises:
+            Conflict: one could. To begin again is enough.
+        """
+        again = "take the snapshot again"
+        if catalog.cutoff > place.number:
+            raise Conflict(f"old versions were pruned meanwhile; {again}")
+        now = catalog.snapshots.get(lender.id) if lender is not None else None
+        if lender is not None and (now is None or now.forgotten):
+            raise Conflict(f"the snapshot that it builds on was forgotten meanwhile; {again}")
+        if self._clock() - started_ns > cat.GRACE_NS // 2:
+            raise Conflict(f"it took half of the time for which a prune spares its parts; {again}")
+
+    def manifest(self, lender: Snapshot | None = None) -> tuple[str, Root]:
+        """The manifest of the base as it is, stored; its name, and its root.
+
+        Parts of the baseline that did not change are taken as they are. Those of `lender`, a
+        snapshot that is kept, stay for its sake; the others are renewed, since nobody may need
+        them any more.
+        """
         with self._db.view() as v:
             known, changed = touched.baseline(v), touched.all_of(v)
-        old = self._baseline(known)
-        root = build(BaseSource(self._db), self._manifests.put, old, changed)
+        put: set[str] = set()
+
+        def store(data: bytes) -> str:
+            put.add(self._manifests.put(data))
+            return manifest.name_of_object(data)
+
+        root = build(BaseSource(self._db), store, self._baseline(known), changed)
+        stays = self._baseline(lender.body.root) if lender is not None else None
+        held = put.union(p.part for p in stays.parts) if stays is not None else put
+        try:
+            with ThreadPoolExecutor(PUTS_AT_ONCE) as pool:
+                left = [p.part for p in root.parts if p.part not in held]
+                list(pool.map(self._manifests.renew, left))
+        except (NotFound, Corrupt):
+            root = build(BaseSource(self._db), store, None, [])  # gone, and not kept here either
         name = self._manifests.put(manifest.encode_root(root))
         with self._db.update() as t:
             touched.start(t, name)

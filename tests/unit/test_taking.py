@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipefs import catalog, manifest
+from pipefs.catalog import Snapshot
+from pipefs.commits import Change
 from pipefs.errors import Conflict, NotFound, UsageError
+from pipefs.manifest import Root
+from pipefs.past import manifests
 from pipefs.past.building import build
 from pipefs.past.manifests import ManifestStore
 from pipefs.past.opened import Past
@@ -243,3 +247,75 @@ def test_refs_are_read_from_the_log_where_the_catalogue_was_lost(
     known = past(store).catalog.find("v1")
     store.delete(catalog.REFS_KEY)
     assert past(store).catalog.find("v1") == known == taken
+
+
+def test_parts_that_no_snapshot_needs_are_put_anew(
+    pair: list[Machine], store: Store, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "YOUNG_NS", 0)
+    here, _ = pair
+    for name in "abcdefgh":
+        here.write(name, name.encode())
+    here.sync()
+    first = taker(here).take(Wanted(tag="v1")).snapshot
+
+    def forget(off: bool) -> None:
+        change = Change(op="forget", path="", snapshot=first.id, off=off)
+        past(store).amend(lambda _: [change])
+        here.sync()
+
+    def part_versions() -> set[str]:
+        return {v.version_id or "" for v in store.list_versions(manifest.PREFIX)}
+
+    forget(off=False)
+    before = part_versions()
+    again = taker(here).take(Wanted(tag="v2")).snapshot
+    assert again.body.root == first.body.root
+    current = {store.head(v.key).version_id for v in store.list(manifest.PREFIX)}
+    assert current.isdisjoint(before), "a prune that listed the old ones would delete them"
+    # While v2 is kept, what it has stays for its sake.
+    here.write("a", b"changed")
+    here.sync()
+    before = part_versions()
+    taker(here).take(Wanted(tag="v3"))
+    assert len(part_versions() - before) == 2, "one part and the root"
+
+
+def test_a_snapshot_is_refused_when_the_one_it_builds_on_was_forgotten_meanwhile(
+    pair: list[Machine], store: Store
+) -> None:
+    here, _ = pair
+    here.write("a", b"1")
+    here.sync()
+    first = taker(here).take(Wanted(tag="v1")).snapshot
+    here.write("a", b"2")
+    here.sync()
+
+    class Slow(Taker):
+        def manifest(self, lender: Snapshot | None = None) -> tuple[str, Root]:
+            found = super().manifest(lender)
+            change = Change(op="forget", path="", snapshot=first.id)
+            past(store).amend(lambda _: [change])
+            return found
+
+    slow = Slow(here.db, store, here.follower, ManifestStore(store, None), author="user@here")
+    with pytest.raises(Conflict, match="was forgotten meanwhile"):
+        slow.take(Wanted(tag="v2"))
+    assert taker(here).take(Wanted(tag="v2")).snapshot.tags == ["v2"]
+
+
+def test_a_snapshot_that_took_half_a_day_is_refused(pair: list[Machine], store: Store) -> None:
+    here, _ = pair
+    here.write("a", b"1")
+    here.sync()
+    clock = iter([0, catalog.GRACE_NS // 2 + 1])
+    slow = Taker(
+        here.db,
+        store,
+        here.follower,
+        ManifestStore(store, None),
+        author="user@here",
+        clock=lambda: next(clock),
+    )
+    with pytest.raises(Conflict, match="half of the time"):
+        slow.take(Wanted(tag="v1"))
