@@ -81,7 +81,7 @@ def take(
     head: Head | None = None,
 ) -> Snapshot:
     """Make a snapshot of these entries, announced in the log like any."""
-    entries = list(entries)
+    entries = in_order(entries)
     root = put_manifest(past, entries, head)
     known = past.refresh()
     newest = known.latest()

@@ -47,6 +47,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         "what it was, and getting it back",
         {
             "snapshot": "pipefs.cli.snapshotting:snapshot",
+            "diff": "pipefs.cli.difference:diff",
             "restore": "pipefs.cli.snapshotting:restore",
             "checkout": "pipefs.cli.snapshotting:checkout",
             "export": "pipefs.cli.exporting:export",

@@ -6,18 +6,22 @@ The past is read from the bucket alone: no mount and no daemon is needed, and no
 from __future__ import annotations
 
 import functools
+import os
 import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from pipefs.cli.app import App
+from pipefs.errors import Refused
 
 if TYPE_CHECKING:
+    from pipefs.manifest import Entry
     from pipefs.past.opened import Past
+    from pipefs.past.reading import Contents
     from pipefs.past.views import PastView
     from pipefs.stores.base import Store
 
@@ -97,6 +101,35 @@ def live_view(app: App, name: str) -> PastView:
 
     tree = WorkerClient(item.socket).present(keep)
     return ManifestView(manifests, decode_root(tree.root.encode(), LIVE), LIVE)
+
+
+def contents_at(app: App, past: Past, name: str, moment: str | None) -> Contents:
+    """What the files of `view_at` have in them; a file that is only on this machine is read
+    through its mount."""
+    from pipefs.past.reading import Contents
+
+    if moment is None or moment == LIVE:
+        return Contents(past.store, functools.partial(_open_live, app, name))
+    return Contents(past.store)
+
+
+def _open_live(app: App, name: str, entry: Entry) -> IO[bytes]:
+    from pipefs.client import SupervisorClient, WorkerClient
+    from pipefs.manifest import names_in
+
+    items = SupervisorClient(app.home()).mounts_or_none()
+    item = next((m for m in items if m.name == name and m.snapshot is None), None)
+    if item is None:
+        raise Refused(
+            f"{entry.path} is not in the store yet, and {name} is not mounted",
+            hint=f"First: {app.command(f'mount {name}')}",
+        )
+    if WorkerClient(item.socket).status().snapshot is not None:
+        raise Refused(
+            f"{entry.path} is not in the store yet, and {item.path} shows a snapshot",
+            hint=f"First: {app.command(f'flush {name}')}",
+        )
+    return open(os.path.join(os.fsencode(item.path), *names_in(entry.path)), "rb")
 
 
 # --- times --------------------------------------------------------------------------------------

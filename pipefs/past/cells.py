@@ -47,7 +47,7 @@ def _in_one_form(old: pd.Series, new: pd.Series, *, text: bool) -> Any:
     import pandas as pd
 
     if text:
-        numbers = _numbers_in_text(old, new)
+        numbers = numbers_in_text(old, new)
         if numbers is not None:
             return numbers
         return _objects(old, new)
@@ -101,7 +101,7 @@ def _kind(values: pd.Series) -> str:
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def _numbers_in_text(old: pd.Series, new: pd.Series) -> Any | None:
+def numbers_in_text(old: pd.Series, new: pd.Series) -> Any | None:
     """The cells of both as numbers; None where some are none."""
     import pandas as pd
 
@@ -115,7 +115,7 @@ def _numbers_in_text(old: pd.Series, new: pd.Series) -> Any | None:
         return None
     if found.dtype.kind not in "iuf" or (found.dtype.kind == "f" and _beyond_floats(found)):
         try:
-            found = _each(there, _exact).set_axis(there.index)
+            found = _each(there, exact).set_axis(there.index)
         except ValueError:
             return None
     whole = len(there) == len(both)
@@ -127,7 +127,7 @@ def _beyond_floats(found: pd.Series) -> bool:
     return bool((found.abs() >= _EXACT).any())
 
 
-def _exact(text: str) -> object:
+def exact(text: str) -> object:
     """A number as exactly as Python can have it."""
     try:
         return int(text)

@@ -178,6 +178,11 @@ def _judged(
     return Difference(ATTRIBUTES, one, two, attributes) if attributes else None
 
 
+def file_at(view: PastView, names: Sequence[bytes]) -> Entry | None:
+    """The entry at a path, a further name of a file as that file; None: there is none."""
+    return _file_of(view, next(iter(view.entries(names)), None))
+
+
 def _file_of(view: PastView, entry: Entry | None) -> Entry | None:
     """A further name of a file as that file, at its own path."""
     if entry is None or entry.kind != "link":

@@ -12,8 +12,7 @@ import zlib
 from typing import IO
 
 from pipefs.manifest import Entry
-from pipefs.past.reading import open_entry, read_range
-from pipefs.stores.base import Store
+from pipefs.past.reading import Contents
 
 CSV, JSONL, PARQUET = "csv", "jsonl", "parquet"
 _SUFFIXES = {
@@ -35,7 +34,7 @@ def table_kind(path: str) -> str | None:
     return None if kind == PARQUET and path.lower().endswith(".gz") else kind
 
 
-def count_rows(store: Store, entry: Entry, *, read: bool) -> int | None:
+def count_rows(contents: Contents, entry: Entry, *, read: bool) -> int | None:
     """Rows of a table; None where it is none, is damaged, or would have to be read for it.
 
     Args:
@@ -43,10 +42,10 @@ def count_rows(store: Store, entry: Entry, *, read: bool) -> int | None:
     """
     kind = table_kind(entry.path)
     if kind == PARQUET:
-        return parquet_rows(store, entry)
+        return parquet_rows(contents, entry)
     if kind is None or not read:
         return None
-    with open_entry(store, entry) as file, plain(file, entry.path) as lines:
+    with contents.open(entry) as file, plain(file, entry.path) as lines:
         try:
             return count_csv(lines) if kind == CSV else sum(1 for line in lines if line.strip())
         except (OSError, EOFError, zlib.error):
@@ -72,10 +71,10 @@ def count_csv(lines: IO[bytes]) -> int:
     return max(0, records + filled - 1)
 
 
-def parquet_rows(store: Store, entry: Entry) -> int | None:
+def parquet_rows(contents: Contents, entry: Entry) -> int | None:
     """The number of rows that a Parquet footer tells; None: no footer of ours to read."""
     start = max(0, entry.size - _TAIL_BYTES)
-    tail = read_range(store, entry, start, _TAIL_BYTES)
+    tail = contents.range(entry, start, _TAIL_BYTES)
     if len(tail) < 12 or tail[-4:] != b"PAR1":
         return None
     (length,) = struct.unpack("<I", tail[-8:-4])
@@ -83,7 +82,7 @@ def parquet_rows(store: Store, entry: Entry) -> int | None:
     if begin < 4:
         return None
     if begin < start:
-        tail = read_range(store, entry, begin, start - begin) + tail
+        tail = contents.range(entry, begin, start - begin) + tail
         start = begin
     return rows_in_footer(tail[begin - start : -8])
 

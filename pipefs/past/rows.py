@@ -234,7 +234,7 @@ class _Comparison:
     def _shared(self, side: int, at: Codes) -> Shared | None:
         """What all these rows of one version have in common and the fewest others have."""
         frame = (self.old, self.new)[side].frame
-        best: tuple[int, Shared] | None = None
+        best: tuple[int, str] | None = None
         for column in self.common if len(at) else ():
             codes = self.codes(column)[side]
             value = codes[at[0]]
@@ -242,9 +242,20 @@ class _Comparison:
             alone = others + len(at) == len(frame)
             if alone or (codes[at] != value).any() or (best is not None and best[0] <= others):
                 continue
-            shown = None if value == cells.MISSING else frame[column].iloc[int(at[0])]
-            best = others, Shared(str(column), shown)
-        return best[1] if best is not None else None
+            best = others, column
+        if best is None:
+            return None
+        return Shared(best[1], self._value(side, best[1], int(at[0])))
+
+    def _value(self, side: int, column: str, at: int) -> object:
+        """A cell as the value that it is compared as."""
+        frames = self.old.frame, self.new.frame
+        if self.codes(column)[side][at] == cells.MISSING:
+            return None
+        found = frames[side][column].iloc[at]
+        if self._text and cells.numbers_in_text(*(f[column] for f in frames)) is not None:
+            return cells.exact(found)
+        return found
 
     def _retyped(self) -> dict[str, tuple[str, str]]:
         one, two = self.old.types, self.new.types

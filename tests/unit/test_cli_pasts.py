@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipefs.cli.app import App
-from pipefs.cli.pasts import live_view, open_past, time_text, time_text_ns, view_at
+from pipefs.cli.pasts import contents_at, live_view, open_past, time_text, time_text_ns, view_at
 from pipefs.errors import NotFound, Refused
+from pipefs.manifest import Entry
 from tests import pasts
 
 
@@ -41,13 +42,19 @@ def test_what_is_no_pipe_or_no_snapshot_is_not_found(app: App) -> None:
         view_at(app, open_past(app, "sales"), "sales", "v9")
 
 
-def test_the_present_is_asked_for_by_its_name_or_by_none(app: App) -> None:
+def test_the_present_of_what_is_not_mounted_is_what_its_state_has(app: App) -> None:
     past = open_past(app, "sales")
     for moment in (None, "live"):
-        with pytest.raises(Refused):
-            view_at(app, past, "sales", moment)
-    with pytest.raises(Refused, match='"sales"'):
-        live_view(app, "sales")
+        assert list(view_at(app, past, "sales", moment).entries()) == []
+    with pytest.raises(NotFound):
+        live_view(app, "sale")
+
+
+def test_what_is_only_on_this_machine_is_read_where_it_is_mounted(app: App) -> None:
+    contents = contents_at(app, open_past(app, "sales"), "sales", "live")
+    with pytest.raises(Refused, match="not in the store yet") as refused:
+        contents.open(Entry(path="a.csv", size=5))
+    assert "pipefs mount sales" in refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pipefs.errors import Conflict, NotFound, Refused
 from pipefs.manifest import Entry
 from pipefs.past import reading
 from pipefs.past.counting import count_csv, count_rows, parquet_rows, rows_in_footer, table_kind
-from pipefs.past.reading import open_entry, read_range
+from pipefs.past.reading import Contents
 from pipefs.stores.local import LocalStore
 from tests import pasts
 
@@ -76,23 +76,23 @@ def test_a_parquet_footer_tells_the_rows(store: LocalStore, rows: int) -> None:
     )  # fmt: skip
     for options in ({}, {"row_group_size": 1000}, {"version": "1.0", "compression": "gzip"}):
         entry = put(store, "a.parquet", parquet(table, **options))
-        assert count_rows(store, entry, read=False) == rows
+        assert count_rows(Contents(store), entry, read=False) == rows
 
 
 def test_a_footer_longer_than_the_first_request(store: LocalStore) -> None:
     wide = pa.table({f"a rather long name of a column {n}": [1, 2, 3] for n in range(4000)})
     entry = put(store, "wide.parquet", parquet(wide))
-    assert parquet_rows(store, entry) == 3
+    assert parquet_rows(Contents(store), entry) == 3
 
 
 def test_a_damaged_footer_tells_nothing(store: LocalStore) -> None:
     good = bytearray(parquet(pa.table({"a": [1, 2], "b": ["x", "y"]})))
     length = int.from_bytes(good[-8:-4], "little")
-    assert parquet_rows(store, put(store, "a.parquet", b"PAR1")) is None
-    assert parquet_rows(store, put(store, "a.parquet", b"")) is None
-    assert parquet_rows(store, put(store, "a.parquet", bytes(good[:-1]))) is None
+    assert parquet_rows(Contents(store), put(store, "a.parquet", b"PAR1")) is None
+    assert parquet_rows(Contents(store), put(store, "a.parquet", b"")) is None
+    assert parquet_rows(Contents(store), put(store, "a.parquet", bytes(good[:-1]))) is None
     bad = put(store, "a.parquet", bytes(good[: -length - 8] + b"\x15" * length + good[-8:]))
-    assert parquet_rows(store, bad) is None
+    assert parquet_rows(Contents(store), bad) is None
 
 
 def test_any_damage_of_a_footer_comes_to_an_end() -> None:
@@ -127,8 +127,8 @@ def test_csv_and_json_lines_are_counted_only_when_they_may_be_read(store: LocalS
         ("a.txt", b"a\nb\n", None),
     ]:
         entry = put(store, path, content)
-        assert count_rows(store, entry, read=False) is None
-        assert count_rows(store, entry, read=True) == rows
+        assert count_rows(Contents(store), entry, read=False) is None
+        assert count_rows(Contents(store), entry, read=True) == rows
 
 
 def test_a_past_file_is_read_whole_in_pieces(
@@ -139,16 +139,26 @@ def test_a_past_file_is_read_whole_in_pieces(
         content = bytes(n % 251 for n in range(size))
         entry = put(store, "a", content)
         store.put("a", b"newer")
-        with open_entry(store, entry) as file:
+        with Contents(store).open(entry) as file:
             assert file.read() == content
 
 
 def test_what_is_not_in_the_store_is_said_so(store: LocalStore) -> None:
     with pytest.raises(Refused, match="not in the store yet"):
-        open_entry(store, Entry(path="a", size=5))
+        Contents(store).open(Entry(path="a", size=5))
     with pytest.raises(NotFound):
-        open_entry(store, Entry(path="a", size=5, version="0" * 16, etag="e"))
+        Contents(store).open(Entry(path="a", size=5, version="0" * 16, etag="e"))
     entry = put(store, "a", b"12345")
     entry.size = 9
     with pytest.raises(Conflict):
-        read_range(store, entry, 0, 9)
+        Contents(store).range(entry, 0, 9)
+
+
+def test_what_is_only_here_is_read_here(store: LocalStore) -> None:
+    here = Contents(store, lambda entry: io.BytesIO(entry.path.encode()))
+    dirty = Entry(path="a.csv", size=5)
+    assert here.range(dirty, 2, 2) == b"cs"
+    with here.open(dirty) as file:
+        assert file.read() == b"a.csv"
+    entry = put(store, "b", b"12345")
+    assert here.range(entry, 2, 2) == b"34"
