@@ -413,6 +413,9 @@ class UnversionedStore(WrapperStore):
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
         raise Unsupported("this store has no versions")
 
+    def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
+        raise Unsupported("this store has no versions")
+
     def copy(
         self,
         source: ObjectVersion,

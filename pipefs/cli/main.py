@@ -43,6 +43,11 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         },
     ),
     (
+        "Look",
+        "what is there, without a mount",
+        {"ls": "pipefs.cli.look:ls", "cat": "pipefs.cli.look:cat"},
+    ),
+    (
         "Past",
         "what it was, and getting it back",
         {

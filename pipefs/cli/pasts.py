@@ -62,14 +62,17 @@ def _asked_once(store: Store) -> Callable[[], bool]:
 
 
 def view_at(app: App, past: Past, name: str, moment: str | None) -> PastView:
-    """The tree of a pipe at a moment: tag, id, `latest`, or the present (None, `live`).
+    """The tree of a pipe at a moment: tag, id, `latest`, @TIME, or the present (None, `live`).
 
     Raises:
-        NotFound: no such snapshot. Conflict: an id that several begin with.
+        NotFound: no such snapshot. Conflict: an id that several begin with. UsageError: no time.
     """
+    from pipefs.past.nodes import MemoryNodes
+    from pipefs.past.resolving import open_view
+
     if moment is None or moment == LIVE:
         return live_view(app, name)
-    return past.view(moment)
+    return open_view(past, moment, MemoryNodes())
 
 
 def live_view(app: App, name: str) -> PastView:
