@@ -83,6 +83,8 @@ class RestoreDone(Struct, frozen=True):
     files_count: int = 0
     removed: list[str] = field(default_factory=list)
     removed_count: int = 0
+    left: list[str] = field(default_factory=list)
+    """Files that stay as they are, because they are open for writing."""
     bytes: int = 0
     before: str = ""
     """Tag of the snapshot that was made before; "" for a dry run."""

@@ -211,7 +211,7 @@ class Session:
             view = view_of(self.keeper.manifests, found)
         before = ""
         if not request.dry_run:
-            before = before_restore(self._volume.now_ns())
+            before = before_restore(self._volume.now_ns(), self.keeper.catalog())
             message = f"before restoring {view.label}"
             self.snapshot(TakeSnapshot(tag=before, message=message, force=True))
         done = self.keeper.restore(
@@ -220,6 +220,7 @@ class Session:
             keep_extra=request.keep_extra,
             dry_run=request.dry_run,
             orphaned=lambda node: self._volume.forget_orphan(node.ino),
+            stays_local=self._policy.stays_local,
         )
         if not request.dry_run:
             self.bring_up()

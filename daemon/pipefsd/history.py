@@ -229,6 +229,7 @@ class History:
             keep_extra=request.keep_extra,
             dry_run=request.dry_run,
             orphaned=self._orphaned,
+            stays_local=self._outbox.stays_local,
             progress=lambda n: progress(FlushProgress(n, 0)),
         )
         self._syncer.tell(done.effects)
@@ -236,7 +237,7 @@ class History:
 
     def _before(self, view: PastView, progress: Progress) -> str:
         """A snapshot of what a restore is about to replace; its name."""
-        tag = before_restore(self._keeper.volume.now_ns())
+        tag = before_restore(self._keeper.volume.now_ns(), self.catalog())
         request = TakeSnapshot(tag=tag, message=f"before restoring {view.label}", force=True)
         self._take(request, [], progress)
         return tag

@@ -39,6 +39,10 @@ class Outbox:
         self._health = health
         self._may_write = may_write
 
+    def stays_local(self, names: list[bytes]) -> bool:
+        """Whether a path never goes up."""
+        return self._policy.stays_local(names)
+
     def remaining(self) -> tuple[int, int]:
         """(changes, bytes) that are closed and not in the store and announced yet."""
         out = self._volume.outbox(self._policy.stays_local)

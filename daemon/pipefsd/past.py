@@ -125,11 +125,14 @@ class Past(ReadOnly):
         return Entry(node, self._snapdir_attr(node), CACHE_S, SOON_S)
 
     def _snapdir_attr(self, node: int) -> Attr:
-        uid, gid = self._owner.shown(-1, -1)
+        """As the live directory: who may make a name there may make a snapshot of it."""
+        kind, _, ino = self._split(node)
+        like = Inode(ino=ROOT, mode=stat.S_IFDIR | 0o755)
+        if kind is Kind.SNAPDIR and self._snapdirs is not None:
+            like = self._snapdirs.directory(ino)
+        uid, gid = self._owner.shown(like.uid, like.gid)
         now = time.time_ns()
-        # Who may write here is who may write the directory; `mkdir` asks.
-        mode = stat.S_IFDIR | 0o755
-        return Attr(node, mode, 2, uid, gid, 0, now, now, now)
+        return Attr(node, like.mode & ~NO_MODE, 2, uid, gid, 0, now, now, now)
 
     def versions(self, names: list[bytes]) -> Entry:
         """The `.versions` of a live directory. Waits for nothing."""
@@ -182,17 +185,13 @@ class Past(ReadOnly):
             raise fail(errno.EROFS)
         if not caller.may_block:
             raise WouldBlock
-        if not caller.resent:
-            self._absent(ino, name)
-            self._snapshots.make(self._snapdirs.path(ino), os.fsdecode(name))
-        return self._lookup_snapshot(ino, name, True)
-
-    def _absent(self, ino: int, name: bytes) -> None:
-        assert self._snapdirs is not None
         try:
-            self._snapdirs.lookup(ino, name, wait=True)
+            found = self._lookup_snapshot(ino, name, True)
         except FileNotFoundError:
-            return
+            self._snapshots.make(self._snapdirs.path(ino), os.fsdecode(name))
+            return self._lookup_snapshot(ino, name, True)
+        if caller.resent:
+            return found  # the worker before this one took it
         raise fail(errno.EEXIST)
 
     def rmdir(self, caller: Caller, parent: int, name: bytes) -> None:

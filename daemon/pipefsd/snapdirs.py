@@ -76,6 +76,13 @@ class SnapshotDirs:
         self._foreign = foreign
         self._clock = clock
 
+    def directory(self, ino: int) -> Inode:
+        """The live directory. OSError ESTALE, ENOTDIR."""
+        found = self._volume.inode(ino)
+        if not found.is_dir:
+            raise fail(errno.ENOTDIR)
+        return found
+
     def path(self, ino: int) -> list[bytes]:
         """Names of the live directory. OSError ENOENT: it has been removed."""
         with self._volume.db.view() as v:

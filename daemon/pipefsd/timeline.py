@@ -91,17 +91,11 @@ class Timeline:
         if target is self.past:
             return self.past.lookup(caller, parent, name)
         if name == NAME:
-            return self.past.snapdir(self._directory(parent))
+            return self.past.snapdir(ino_of(parent))
         found = self.live.lookup(caller, parent, name)
         if name == VERSIONS and not found.node:
             return self._versions(parent)
         return found
-
-    def _directory(self, parent: int) -> int:
-        ino = ino_of(parent)
-        if not self._volume.inode(ino).is_dir:
-            raise fail(errno.ENOTDIR)
-        return ino
 
     def _versions(self, parent: int) -> Entry:
         with self._volume.db.view() as v:

@@ -197,6 +197,8 @@ def _say_restored(app: App, done: RestoreDone, name: str, paths: list[str], dry_
         text = f"{verb} {show_count(done.files_count, 'file')}, {show_size(done.bytes)}"
         removed = f" · {gone} {done.removed_count:,}" if done.removed_count else ""
         app.say(f"{text} ({done.snapshot}){removed}")
+    for path in done.left[:SHOWN]:
+        app.warn(f"{printable(path)} is open for writing: left as it is")
     if done.before:
         undo = " ".join(["restore", name, done.before, *paths])
         app.say(f"undo: {app.command(undo)}")

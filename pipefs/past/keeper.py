@@ -52,6 +52,7 @@ class Keeper:
         keep_extra: bool = False,
         dry_run: bool = False,
         orphaned: Callable[[Inode], None],
+        stays_local: Callable[[list[bytes]], bool] = lambda _names: False,
         progress: Callable[[int], None] = lambda _n: None,
     ) -> Restored:
         """Make each path what it was in a view; see `Restorer`."""
@@ -61,6 +62,7 @@ class Keeper:
             keep_extra=keep_extra,
             dry_run=dry_run,
             orphaned=orphaned,
+            stays_local=stays_local,
             progress=progress,
         )
         for names in paths:

@@ -36,6 +36,8 @@ class Restored:
     """Files, links and special files that are as they were."""
     removed: list[str] = field(default_factory=list)
     """What the past did not have."""
+    left: list[str] = field(default_factory=list)
+    """What stays as it is: open for writing now, so its bytes are in no version."""
     bytes: int = 0
     effects: Effects = field(default_factory=Effects)
 
@@ -46,6 +48,7 @@ class Restorer:
     Args:
         orphaned: told of each inode that lost its last name (`Volume.forget_orphan`, or the
             daemon's own, which knows what is open).
+        stays_local: paths that never go up: they are nowhere else, so they are never removed.
         dry_run: only say what would be done.
     """
 
@@ -57,6 +60,7 @@ class Restorer:
         keep_extra: bool = False,
         dry_run: bool = False,
         orphaned: Callable[[Inode], None],
+        stays_local: Callable[[list[bytes]], bool] = lambda _names: False,
         progress: Callable[[int], None] = lambda _n: None,
     ) -> None:
         self._volume = volume
@@ -65,6 +69,7 @@ class Restorer:
         self._keep_extra = keep_extra
         self._dry = dry_run
         self._orphaned = orphaned
+        self._stays_local = stays_local
         self._progress = progress
         self._handles = itertools.count(_FIRST_HANDLE)
         self._linked: dict[int, int] = {}
@@ -117,6 +122,8 @@ class Restorer:
 
     def _node(self, past: Inode, parent: int, name: bytes, path: str) -> None:
         live = self._live(parent, name)
+        if live is not None and self._must_stay(live, path):
+            return
         if past.is_dir:
             if live is not None and not live.is_dir:
                 self._remove(parent, name, live, path)
@@ -126,7 +133,8 @@ class Restorer:
             self._directory(past, live.ino, path)
             return
         if live is not None and live.is_dir:
-            self._remove(parent, name, live, path)
+            if not self._remove(parent, name, live, path):
+                return
             live = None
         if live is not None and self._is_same(past, live):
             if past.nlink > 1:
@@ -250,19 +258,37 @@ class Restorer:
                     self._remove(live, name, node, above + os.fsdecode(name))
             after = batch[-1][0]
 
-    def _remove(self, parent: int, name: bytes, node: Inode, path: str) -> None:
-        if node.is_dir:
-            while batch := self._volume.children(node.ino, b"", _BATCH):
-                for child, found in self._volume.child_inodes(batch):
-                    self._remove(node.ino, child, found, f"{path}/{os.fsdecode(child)}")
-                if self._dry:
-                    break
+    def _remove(self, parent: int, name: bytes, node: Inode, path: str) -> bool:
+        """Remove what is at a name, with all below it; False if something of it must stay."""
+        if self._must_stay(node, path):
+            return False
+        if node.is_dir and not self._remove_below(node.ino, path):
+            return False
         self.done.removed.append(path)
-        if self._dry:
-            return
-        remove = self._volume.rmdir if node.is_dir else self._volume.unlink
-        self._orphaned(remove(parent, name))
-        self._changed(parent, name)
+        if not self._dry:
+            remove = self._volume.rmdir if node.is_dir else self._volume.unlink
+            self._orphaned(remove(parent, name))
+            self._changed(parent, name)
+        return True
+
+    def _remove_below(self, directory: int, path: str) -> bool:
+        whole, after = True, b""
+        while batch := self._volume.children(directory, after, _BATCH):
+            for name, node in self._volume.child_inodes(batch):
+                whole &= self._remove(directory, name, node, f"{path}/{os.fsdecode(name)}")
+            after = batch[-1][0]
+        return whole
+
+    def _must_stay(self, live: Inode, path: str) -> bool:
+        """Whether the bytes of a live file are in no version: it stays as it is."""
+        if not live.is_file:
+            return False
+        local = self._volume.files.get(live.ino)
+        mark = local.mark if local is not None else None
+        if mark is not None and mark.writers:
+            self.done.left.append(path)
+            return True
+        return self._stays_local(os.fsencode(path).split(b"/"))
 
 
 def _attributes(node: Inode) -> tuple[object, ...]:

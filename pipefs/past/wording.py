@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
+from pipefs.catalog import Catalog
 from pipefs.past.restoring import Restored
 from pipefs.past.taking import Taken, time_text
 from pipefs.pastmessages import RestoreDone, SnapshotTaken
@@ -40,11 +42,14 @@ def restored_message(done: Restored, label: str, before: str) -> RestoreDone:
         files_count=len(done.files),
         removed=done.removed[:NAMED],
         removed_count=len(done.removed),
+        left=done.left[:NAMED],
         bytes=done.bytes,
         before=before,
     )
 
 
-def before_restore(time_ns: int) -> str:
-    """Tag of the snapshot before a restore: `before-restore-20261128T120000Z`."""
-    return "before-restore-" + re.sub(r"[-:]|\.\d+", "", time_text(time_ns))
+def before_restore(time_ns: int, catalog: Catalog) -> str:
+    """Tag of the snapshot before a restore, which nobody has: `before-restore-20261128T120000Z`."""
+    tag = "before-restore-" + re.sub(r"[-:]|\.\d+", "", time_text(time_ns))
+    further = (f"{tag}.{n}" for n in itertools.count(2))
+    return next(t for t in itertools.chain([tag], further) if catalog.tagged(t) is None)
