@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pipefs import tree
 from pipefs.conflicts import Effects
 from pipefs.errors import NotFound
+from pipefs.past.entries import entry_of
+from pipefs.past.sameness import Same, content_of
 from pipefs.past.views import ROOT, PastView
 from pipefs.ranges import Ranges
 from pipefs.records import NO_MODE, Dirty, Inode
@@ -152,10 +154,7 @@ class Restorer:
             return False
         if past.nlink > 1 and self._linked.get(past.ino, live.ino) != live.ino:
             return False
-        if past.is_file:
-            same = past.content is not None and past.content.same_version(live.content)
-        else:
-            same = (past.target, past.rdev) == (live.target, live.rdev)
+        same = content_of(entry_of(past, ""), entry_of(live, "")) is Same.YES
         return same and _attributes(past) == _attributes(live)
 
     def _replace(self, past: Inode, parent: int, name: bytes) -> None:
