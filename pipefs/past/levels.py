@@ -69,7 +69,7 @@ def find_folder(store: Store, prefix: str, moment_ns: int) -> Folder | None:
     made since.
     """
     for key, versions in by_key(store.list_versions(prefix)):
-        if key != prefix and is_hidden(key):
+        if key != prefix and is_hidden(store, key):
             continue
         found = current_at(versions, moment_ns)
         if found is not None:
@@ -77,9 +77,10 @@ def find_folder(store: Store, prefix: str, moment_ns: int) -> Folder | None:
     return None
 
 
-def is_hidden(key: str) -> bool:
-    """Whether a key, or a directory's prefix, is never shown: pipefs' own, and its names."""
-    return is_own_key(key if key.endswith("/") else key + "/")
+def is_hidden(store: Store, key: str) -> bool:
+    """Whether a key, or a directory's prefix, is never shown: pipefs' own, and its names; at the
+    root of a bucket also what quilt3 and T4 keep there."""
+    return is_own_key(key if key.endswith("/") else key + "/", store.url)
 
 
 @dataclass(slots=True)
@@ -125,11 +126,11 @@ def read_level(store: Store, prefix: str, moment_ns: int, now_ns: int) -> Level:
 
     for key, group in by_key(versions()):
         found = current_at(group, moment_ns)
-        if found is not None and key != prefix and not is_hidden(key):
+        if found is not None and key != prefix and not is_hidden(store, key):
             files.append(found)
     # In one order, so that stand-ins are the same each time.
     for folder in sorted(folders):
-        if not is_hidden(f"{prefix}{folder}/"):
+        if not is_hidden(store, f"{prefix}{folder}/"):
             level.folders[free(level.folders, name_of(folder))] = f"{prefix}{folder}/"
     shared = [n for f in files if (n := name_of(f.key[len(prefix) :])) in level.folders]
     level.find(store, shared, moment_ns)

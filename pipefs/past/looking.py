@@ -101,7 +101,7 @@ def stored_now(store: Store, names: Sequence[bytes]) -> PastView:
 def _listed(store: Store, names: Sequence[bytes]) -> ListedView:
     entries = []
     for found in store.list(key_of(names) if names else ""):
-        if is_hidden(found.key):
+        if is_hidden(store, found.key):
             continue
         path = path_of(names_of(found.key))
         if found.key.endswith("/"):
@@ -132,5 +132,5 @@ def all_versions(
     )
     for item in items:
         key = f"{prefix}{item}/" if isinstance(item, str) else item.key
-        if not is_hidden(key):
+        if not is_hidden(store, key):
             yield item

@@ -150,7 +150,7 @@ class MomentView(NumberedView):
 
     def _look(self, parent: int, prefix: str, name: bytes) -> PastNode | None:
         key = prefix + component_of(name)
-        if is_hidden(key):
+        if is_hidden(self._store, key):
             return None
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(find_folder, self._store, f"{key}/", self.moment_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,8 @@ from pipefs.foreign import dvc, dws, t4
 from pipefs.foreign.found import Foreign
 from pipefs.foreign.places import Place
 from pipefs.manifest import Entry
+from pipefs.past.moment import MomentView
+from pipefs.past.nodes import MemoryNodes
 from pipefs.registry import Pipe
 from pipefs.stores.local import LocalStore
 from pipefs.stores.s3 import S3Store
@@ -153,7 +156,7 @@ def test_the_registries_of_others_are_no_files_of_a_whole_bucket(
         ".snapshots/ab.json.gz",
         "file",
     ]
-    shown = {}
+    shown, past = {}, {}
     for prefix in ("", "p"):
         with closing(S3Store(bucket, prefix)) as store:
             for key in keys:
@@ -164,9 +167,12 @@ def test_the_registries_of_others_are_no_files_of_a_whole_bucket(
                 shown[prefix] = {p for p, data in machine.tree().items() if data is not None}
             finally:
                 machine.close()
+            now = MomentView(store, MemoryNodes(), time.time_ns() + 10**9, "@now")
+            past[prefix] = {e.path for e in now.entries() if e.kind == "file"}
     of_people = {".quilt/workflows/config.yml", "file"}
-    assert {p for p in shown[""] if not p.startswith("p/")} == of_people
-    assert {".quilt/packages/ab", *of_people} <= shown["p"]
+    for found in (shown, past):
+        assert {p for p in found[""] if not p.startswith("p/")} == of_people
+        assert {".quilt/packages/ab", *of_people} <= found["p"]
 
 
 @pytest.mark.parametrize("count", [3, 300])
