@@ -52,6 +52,8 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         "what it was, and getting it back",
         {
             "snapshot": "pipefs.cli.snapshotting:snapshot",
+            "snapshots": "pipefs.cli.pastlist:snapshots",
+            "log": "pipefs.cli.pastlist:log",
             "diff": "pipefs.cli.difference:diff",
             "restore": "pipefs.cli.snapshotting:restore",
             "checkout": "pipefs.cli.snapshotting:checkout",
