@@ -57,10 +57,20 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "diff": "pipefs.cli.difference:diff",
             "restore": "pipefs.cli.snapshotting:restore",
             "checkout": "pipefs.cli.snapshotting:checkout",
+            "tag": "pipefs.cli.tagging:tag",
+            "protect": "pipefs.cli.guarding:protect",
+            "unprotect": "pipefs.cli.guarding:unprotect",
+            "forget": "pipefs.cli.keeping:forget",
+            "prune": "pipefs.cli.pruning:prune",
+            "du": "pipefs.cli.pruning:du",
             "export": "pipefs.cli.exporting:export",
         },
     ),
-    ("Admin", "settings for many pipes", {"profile": f"{_ADMIN}:profile"}),
+    (
+        "Admin",
+        "settings for many pipes",
+        {"profile": f"{_ADMIN}:profile", "policy": "pipefs.cli.policies:policy"},
+    ),
 ]
 """Sections of the help, in the order in which people meet them."""
 

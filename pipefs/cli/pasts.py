@@ -16,9 +16,10 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from pipefs.cli.app import App
-from pipefs.errors import Refused
+from pipefs.errors import Refused, UsageError
 
 if TYPE_CHECKING:
+    from pipefs.catalog import Catalog, Snapshot
     from pipefs.manifest import Entry
     from pipefs.past.opened import Past
     from pipefs.past.reading import Contents
@@ -133,6 +134,48 @@ def _open_live(app: App, name: str, entry: Entry) -> IO[bytes]:
             hint=f"First: {app.command(f'flush {name}')}",
         )
     return open(os.path.join(os.fsencode(item.path), *names_in(entry.path)), "rb")
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def snapshot_target(app: App, text: str) -> tuple[str, str]:
+    """(pipe, snapshot) of NAME@SNAP or of a path inside `.snapshots/SNAP`.
+
+    Raises:
+        UsageError: no snapshot is named, or only a part of one, or a moment.
+    """
+    found = whole_target(app, text)
+    if found[1] is None:
+        raise UsageError(f"{text!r} names no snapshot", hint=f"Write it as {found[0]}@SNAP.")
+    return found[0], found[1]
+
+
+def whole_target(app: App, text: str) -> tuple[str, str | None]:
+    """(pipe, snapshot or None) of NAME[@SNAP]. Raises `UsageError` for a path in it, a moment."""
+    from pipefs.client import SupervisorClient
+    from pipefs.target import is_path, parse_target
+
+    mounts = SupervisorClient(app.home()).mounts_or_none() if is_path(text) else []
+    target = parse_target(text, mounts)
+    if target.path and target.snapshot is not None:
+        raise UsageError(f"{target} is a part of a snapshot", hint="Name it without the path.")
+    if target.snapshot is not None and target.snapshot.startswith("@"):
+        raise UsageError(f"{target} is a moment, not a snapshot: it cannot be kept or forgotten")
+    return target.name, target.snapshot
+
+
+def find_snapshot(catalog: Catalog, name: str, *, forgotten: bool = False) -> Snapshot:
+    """A snapshot of pipefs' own, by tag or id.
+
+    Raises:
+        NotFound, Conflict: as `Catalog.find`. Refused: another system made it.
+    """
+    from pipefs.catalog import FOREIGN
+
+    if name.startswith(FOREIGN):
+        raise Refused(f"{name} belongs to another system: pipefs only reads it")
+    return catalog.find(name, forgotten=forgotten)
 
 
 # --- times --------------------------------------------------------------------------------------

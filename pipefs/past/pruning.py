@@ -256,7 +256,8 @@ def mark(past: Past, plan: _Plan, extra_marks: Iterable[tuple[str, str]]) -> tup
     )
     for at in shown:
         marks.add_hash(at, LOG)
-    rules = Rules(marks, plan.horizon_ns, doubtful, held.manifests, dropped=set(plan.dropped))
+    dropped, url = set(plan.dropped), past.store.url
+    rules = Rules(marks, plan.horizon_ns, doubtful, held.manifests, dropped, url=url)
     return rules, held
 
 

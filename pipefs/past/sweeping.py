@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pipefs import catalog as cat
 from pipefs import manifest
 from pipefs.past.marks import Marks, key_hash
+from pipefs.provenance import is_own_key
 from pipefs.types import ObjectVersion
 
 OWN = ".pipefs/"
@@ -64,6 +65,8 @@ class Rules:
     """Ids of snapshots whose objects go."""
     apart: tuple[str, ...] = ()
     """Keys that begin so belong to another pipe."""
+    url: str = ""
+    """Of the pipe."""
 
 
 def judged(versions: Iterable[ObjectVersion], rules: Rules) -> Iterator[Judged]:
@@ -103,7 +106,7 @@ def _judge(version: ObjectVersion, replaced_ns: int, newest: ObjectVersion, rule
         replaced_ns: when it was; nothing for the newest.
     """
     key, version_id = version.key, version.version_id
-    if key.startswith(rules.apart) or _is_foreign(key):
+    if key.startswith(rules.apart) or (not key.startswith(OWN) and is_own_key(key, rules.url)):
         return Judged(version, Verdict.APART)
     if version_id is None or version_id == "null":
         return Judged(version, Verdict.CURRENT if version is newest else Verdict.UNSURE)
@@ -144,10 +147,6 @@ def _judge_own(
         idle = not needed or version.is_delete_marker
         return Verdict.GONE if idle and not young else Verdict.OWN
     lasting = needed and key.startswith((cat.PREFIX, manifest.PREFIX))
-    if lasting and newest.is_delete_marker:
+    if lasting and newest.is_delete_marker and not version.is_delete_marker:
         return Verdict.OWN  # another program deleted it: `check` brings it back
     return Verdict.OWN if replaced_ns >= rules.horizon_ns else Verdict.GONE
-
-
-def _is_foreign(key: str) -> bool:
-    return key.startswith(".snapshots/") or "/.snapshots/" in key

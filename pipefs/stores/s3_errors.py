@@ -208,6 +208,6 @@ def _denied(code: str, status: int, where: Where, said: str) -> AccessDenied | N
     if code in ("AccessDenied", "AllAccessDisabled", "403") or status in (401, 403):
         return AccessDenied(
             f'not allowed in bucket "{where.bucket}" {where.account}: {said}',
-            hint="`pipefs doctor --policy` prints the permissions that pipefs needs.",
+            hint="The permissions that pipefs needs: pipefs policy NAME --role read|write|admin",
         )
     return None

@@ -124,6 +124,9 @@ def test_other_systems_and_pipes_below_are_left_alone() -> None:
     for key in (".snapshots/x.json.gz", "a/.snapshots/x", "sub/a", "sub/.pipefs/commits/1"):
         versions = listing(key, ("m", 50, "marker"), ("a", 10))
         assert set(verdicts(versions, by).values()) == {Verdict.APART}
+    quilt = listing(".quilt/packages/x", ("b", 50), ("a", 10))
+    assert set(verdicts(quilt, rules(url="s3://bucket")).values()) == {Verdict.APART}
+    assert verdicts(quilt, rules(url="s3://bucket/pipe"))["a"] is Verdict.GONE
 
 
 # --- below .pipefs/ -----------------------------------------------------------------------------
