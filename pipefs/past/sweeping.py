@@ -115,13 +115,14 @@ def _judge(version: ObjectVersion, replaced_ns: int, newest: ObjectVersion, rule
     if version is newest or version.is_latest:
         idle = version.is_delete_marker and version.last_modified_ns < rules.horizon_ns
         return Judged(version, Verdict.GONE if idle else Verdict.CURRENT)
-    if not version.is_delete_marker:
+    marker = version.is_delete_marker
+    if not marker:
         holder = rules.marks.holder(key, version_id)
         if holder is not None:
             return Judged(version, Verdict.HELD, holder)
     if replaced_ns >= rules.horizon_ns:
         return Judged(version, Verdict.GRACE)
-    if key_hash(key) in rules.doubtful:
+    if not marker and key_hash(key) in rules.doubtful:
         return Judged(version, Verdict.UNSURE)
     return Judged(version, Verdict.GONE)
 
