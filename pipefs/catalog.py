@@ -246,7 +246,7 @@ _decode_body = msgspec.json.Decoder(Body).decode
 class Refs(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`.pipefs/refs.json`: the catalogue as of a commit."""
 
-    format: int = FORMAT
+    format: int
     epoch: str
     commit: int
     cutoff: int = 0
@@ -294,7 +294,7 @@ def decode_body(data: bytes, what: str) -> Body:
 
 def encode_refs(catalog: Catalog, epoch: str, commit: int) -> bytes:
     found = sorted(catalog.snapshots.values(), key=lambda s: (s.body.time, s.id))
-    refs = Refs(epoch=epoch, commit=commit, cutoff=catalog.cutoff, snapshots=found)
+    refs = Refs(format=FORMAT, epoch=epoch, commit=commit, cutoff=catalog.cutoff, snapshots=found)
     return msgspec.json.format(_encode(refs), indent=1) + b"\n"
 
 

@@ -115,8 +115,9 @@ class PartRef(msgspec.Struct, omit_defaults=True, kw_only=True):
 class Head(msgspec.Struct, omit_defaults=True, kw_only=True):
     """First line of a root."""
 
-    format: int = FORMAT
-    kind: str = "root"
+    format: int = 0
+    """Filled in by `encode_root`, like `kind`, so that both always stand in the line."""
+    kind: str = ""
     mode: int | None = None
     """Attributes of the pipe's root directory, as in an entry."""
     uid: int | None = None
@@ -237,7 +238,8 @@ def decode_part(data: bytes, name: str) -> list[Entry]:
 
 
 def encode_root(root: Root) -> bytes:
-    return _encode([root.head, *root.parts])
+    head = msgspec.structs.replace(root.head, format=FORMAT, kind="root")
+    return _encode([head, *root.parts])
 
 
 def decode_root(data: bytes, name: str) -> Root:

@@ -319,3 +319,15 @@ def test_a_snapshot_that_took_half_a_day_is_refused(pair: list[Machine], store: 
     )
     with pytest.raises(Conflict, match="half of the time"):
         slow.take(Wanted(tag="v1"))
+
+
+def test_what_is_written_says_its_format(pair: list[Machine], store: Store) -> None:
+    here, _ = pair
+    here.write("a", b"x")
+    here.sync()
+    body = taker(here).take(Wanted(tag="v1")).snapshot.body
+    packed = store.get(manifest.key_of_object(body.root), None, 0, 1 << 20)
+    head = manifest.uncompress(packed, body.root).partition(b"\n")[0]
+    assert head.startswith(b'{"format":1,"kind":"root"')
+    refs = store.get(catalog.REFS_KEY, None, 0, 1 << 20)
+    assert b'"format": 1' in refs
