@@ -11,6 +11,7 @@ Requests to the store are made as the caller goes; nothing is kept.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ AT_ONCE = 16
 """Requests at the same time for one directory."""
 PRESENT = 1 << 63
 """A moment after all others."""
+
+
+_KEY = operator.attrgetter("key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def current_at(versions: Sequence[ObjectVersion], moment_ns: int) -> ObjectVersi
 
 def by_key(versions: Iterable[ObjectVersion]) -> Iterator[tuple[str, list[ObjectVersion]]]:
     """All versions of one key after the other."""
-    for key, group in itertools.groupby(versions, key=lambda v: v.key):
+    for key, group in itertools.groupby(versions, key=_KEY):
         yield key, list(group)
 
 
@@ -80,6 +84,8 @@ def find_folder(store: Store, prefix: str, moment_ns: int) -> Folder | None:
 def is_hidden(store: Store, key: str) -> bool:
     """Whether a key, or a directory's prefix, is never shown: pipefs' own, and its names; at the
     root of a bucket also what quilt3 and T4 keep there."""
+    if not key.startswith(".") and "/." not in key:
+        return False
     return is_own_key(key if key.endswith("/") else key + "/", store.url)
 
 
@@ -115,7 +121,7 @@ def read_level(store: Store, prefix: str, moment_ns: int, now_ns: int) -> Level:
     """List one directory as it was. A file beside a directory of its name gets a stand-in."""
     level = Level(now_ns)
     folders: list[str] = []
-    files: list[ObjectVersion] = []
+    files: list[tuple[bytes, ObjectVersion]] = []
 
     def versions() -> Iterator[ObjectVersion]:
         for item in store.list_level_versions(prefix):
@@ -127,21 +133,21 @@ def read_level(store: Store, prefix: str, moment_ns: int, now_ns: int) -> Level:
     for key, group in by_key(versions()):
         found = current_at(group, moment_ns)
         if found is not None and key != prefix and not is_hidden(store, key):
-            files.append(found)
+            files.append((name_of(key[len(prefix) :]), found))
     # In one order, so that stand-ins are the same each time.
     for folder in sorted(folders):
         if not is_hidden(store, f"{prefix}{folder}/"):
             level.folders[free(level.folders, name_of(folder))] = f"{prefix}{folder}/"
-    shared = [n for f in files if (n := name_of(f.key[len(prefix) :])) in level.folders]
+    shared = [name for name, _ in files if name in level.folders]
     level.find(store, shared, moment_ns)
     for name in shared:
         if level.found[name] is None:
             level.folders.pop(name, None)
     taken = set(level.folders)
-    for file in sorted(files, key=lambda f: f.key):
-        name = free(taken, name_of(file.key[len(prefix) :]))
-        level.files[name] = file
-        taken.add(name)
+    for name, file in sorted(files, key=lambda f: f[1].key):
+        own = free(taken, name)
+        level.files[own] = file
+        taken.add(own)
     level.names = sorted([*level.files, *level.folders])
     return level
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipefs.errors import WouldBlock
 from pipefs.keys import component_of
 from pipefs.past.browsing import BATCH
+from pipefs.past.levelcache import SHARED, LevelCache
 from pipefs.past.levels import (
     Level,
     current_at,
@@ -35,8 +36,8 @@ SETTLED_NS = 15 * 10**9
 that differ, puts under way."""
 _FRESH_NS = 10**9
 """Age of a listing that is good enough for a moment that has not settled."""
-_KEPT_NAMES = 100_000
-"""Names of all directories kept in memory: some tens of MB."""
+_COUNTED = 10_000
+"""Directories of which is known how many names were asked for."""
 _LOOKED_UP = 3
 """Names asked for one by one in a directory before it is listed."""
 
@@ -59,12 +60,15 @@ class MomentView(NumberedView):
         *,
         time_ns: int | None = None,
         clock: Callable[[], int] = time.time_ns,
+        levels: LevelCache = SHARED,
     ) -> None:
         shown_ns = moment_ns if time_ns is None else time_ns
         super().__init__(store, table, label, time_ns=shown_ns, clock=clock)
         self.moment_ns = moment_ns
-        self._lock = threading.Lock()  # protects the two below; a leaf
-        self._levels: OrderedDict[str, Level] = OrderedDict()
+        self._levels = levels
+        self._self = object()
+        """What this view's listings are kept under."""
+        self._lock = threading.Lock()  # protects what follows; a leaf
         self._looked_up: Counter[str] = Counter()
 
     def settled(self) -> bool:
@@ -114,27 +118,20 @@ class MomentView(NumberedView):
         return out
 
     def _cached(self, prefix: str) -> Level | None:
-        with self._lock:
-            level = self._levels.get(prefix)
-            if level is None:
-                return None
-            final = level.read_ns >= self.moment_ns + SETTLED_NS
-            if not final and self._clock() - level.read_ns > _FRESH_NS:
-                del self._levels[prefix]
-                return None
-            self._levels.move_to_end(prefix)
+        level = self._levels.get(self._self, prefix)
+        if level is None:
+            return None
+        final = level.read_ns >= self.moment_ns + SETTLED_NS
+        if final or self._clock() - level.read_ns <= _FRESH_NS:
             return level
+        self._levels.drop(self._self, prefix)
+        return None
 
     def _read(self, prefix: str, wait: bool) -> Level:
         if not wait:
             raise WouldBlock
         level = read_level(self._store, prefix, self.moment_ns, self._clock())
-        with self._lock:
-            self._levels[prefix] = level
-            self._levels.move_to_end(prefix)
-            total = sum(len(kept.names) for kept in self._levels.values())
-            while total > _KEPT_NAMES and len(self._levels) > 1:
-                total -= len(self._levels.popitem(last=False)[1].names)
+        self._levels.put(self._self, prefix, level)
         return level
 
     def _is_asked_singly(self, prefix: str, name: bytes) -> bool:
@@ -143,7 +140,7 @@ class MomentView(NumberedView):
         if b"%" in name:
             return False
         with self._lock:
-            if len(self._looked_up) > _KEPT_NAMES:
+            if len(self._looked_up) > _COUNTED:
                 self._looked_up.clear()
             self._looked_up[prefix] += 1
             return self._looked_up[prefix] <= _LOOKED_UP

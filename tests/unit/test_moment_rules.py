@@ -14,6 +14,7 @@ from pipefs.db import StateDB
 from pipefs.errors import AccessDenied, NotFound, StoreUnavailable, UsageError, WouldBlock
 from pipefs.manifest import names_in
 from pipefs.past.browsing import at
+from pipefs.past.levelcache import LevelCache
 from pipefs.past.levels import PRESENT, current_at, free
 from pipefs.past.moment import SETTLED_NS, MomentView
 from pipefs.past.nodes import MemoryNodes, NodeTable, PastNode, StateNodes, trim
@@ -192,6 +193,30 @@ def test_a_moment_is_settled_some_seconds_later(local: LocalStore) -> None:
     assert not view.settled()
     now[0] += SETTLED_NS
     assert view.settled()
+
+
+def test_memory_is_kept_for_so_many_names_of_all_moments(local: LocalStore) -> None:
+    for directory in "abc":
+        for n in range(10):
+            local.put(f"{directory}/{n}", b"1")
+    then = local.head("c/9").last_modified_ns
+    counting = CountingStore(local)
+    levels, late = LevelCache(27), then + 2 * SETTLED_NS
+    one, other = (
+        MomentView(counting, MemoryNodes(), then, "@then", clock=lambda: late, levels=levels)
+        for _ in range(2)
+    )
+    numbers = {view: dict(view.children(ROOT, b"", 9)) for view in (one, other)}
+
+    def listings(view: MomentView, name: bytes) -> int:
+        before = counting.counts()["list_level_versions"].requests
+        assert len(view.children(numbers[view][name].ino, b"", 100)) == 10
+        return counting.counts()["list_level_versions"].requests - before
+
+    assert [listings(one, n) for n in (b"a", b"b")] == [1, 1]
+    assert [listings(one, n) for n in (b"a", b"b")] == [0, 0]
+    assert listings(other, b"a") == 1  # pushes out what was used longest ago
+    assert [listings(one, n) for n in (b"b", b"a")] == [0, 1]
 
 
 # --- when the store refuses ---------------------------------------------------------------------
