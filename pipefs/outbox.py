@@ -309,6 +309,11 @@ def land(t: Txn, batch: Batch, number: int) -> None:
             _clear_tombstone(t, old.parent, old.name)
     for node in batch.nodes:
         _land_node(t, node, number)
+    for node in batch.nodes:
+        # Renamed back while the commit was under way: the name that it has was the base's.
+        live = tree.inode(t, node.ino)
+        if live is not None and live.parent:
+            tree.set_name(t, live.parent, live.name, live)
 
 
 def _clear_tombstone(t: Txn, parent: int, name: bytes) -> None:
