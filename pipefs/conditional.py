@@ -114,21 +114,23 @@ class ConditionalStore:
 
     def copy(self, source: Content, key: str, expected: Content | None) -> ObjectVersion:
         """Copy a version in the store to the place of `expected` (None: of nothing), with its
-        metadata.
+        metadata. As with `put`, what is gone from there is no conflict: nothing is lost.
 
         Raises:
-            NotFound: the store keeps no versions, and has other bytes at the source's key now.
+            PreconditionFailed: another content is there. NotFound: the store keeps no versions,
+            and has other bytes at the source's key now.
         """
         match = expected.etag if expected is not None else ""
-        conditional = self.capabilities().conditional_put
-        for left in range(TRIES if conditional and not match else 1, 1, -1):
+        conditional, refused = self.capabilities().conditional_put, False
+        for _ in range(TRIES):
             try:
                 return self._copy(source, key, match, None, conditional)
-            except PreconditionFailed:
-                if self.current(key) is not None:
+            except (PreconditionFailed, NotFound) as e:
+                if self.current(key) is not None or (isinstance(e, NotFound) and not match):
                     raise
-                conditional = left > 2
-        return self._copy(source, key, match, None, conditional)
+                conditional = conditional and (bool(match) or not refused)
+                refused, match = not match, ""
+        raise PreconditionFailed(f"{key} was changed by somebody else")
 
     def _copy(
         self,

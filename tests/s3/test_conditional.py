@@ -57,3 +57,20 @@ def test_what_is_there_is_never_overwritten(store: S3Store, conditional: Conditi
     with pytest.raises(PreconditionFailed):
         conditional.put_copy(source, "k", {"mtime": "1"}, None)
     assert store.get("k", None, 0, 10) == b"theirs"
+
+
+@pytest.mark.parametrize("how", ["put", "copy", "copy with metadata"])
+def test_what_is_gone_from_its_key_is_no_conflict(
+    store: S3Store, conditional: ConditionalStore, how: str
+) -> None:
+    old, made = store.put("k", b"old"), store.put("source", b"new")
+    expected = Content("k", old.version_id, old.etag, old.size)
+    source = Content("source", made.version_id, made.etag, made.size)
+    store.delete("k")
+    if how == "put":
+        conditional.put("k", b"new", {}, "", expected)
+    elif how == "copy":
+        conditional.copy(source, "k", expected)
+    else:
+        conditional.put_copy(source, "k", {"mtime": "1"}, expected)
+    assert store.get("k", None, 0, 10) == b"new"
