@@ -135,15 +135,22 @@ class History:
     def forget(self, path: list[bytes], name: bytes) -> None:
         """See `pipefsd.past.Snapshots`."""
         found = self.snapdirs.snapshot_at(path, name)
-        if found.protected:
-            self._health.last_error = f"the snapshot {found.label} is protected and stays"
-            log.warning("%s", self._health.last_error)
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        with self._syncer.still():
-            effects, _ = self._keeper.follower.amend(
-                lambda catalog: [Change(op="forget", path="", snapshot=found.id)]
-            )
-        self.changed()
+
+        def plan(catalog: Catalog) -> list[Change]:
+            # Asked of the log as it is now: it may have been protected a moment ago.
+            if catalog.snapshots[found.id].protected:
+                raise Refused(f"the snapshot {found.label} is protected and stays")
+            return [Change(op="forget", path="", snapshot=found.id)]
+
+        try:
+            with self._syncer.still():
+                effects, _ = self._keeper.follower.amend(plan)
+        except Refused as e:
+            self._health.last_error = e.message
+            log.warning("%s", e.message)
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from e
+        finally:
+            self.changed()
         self._syncer.tell(effects)
 
     # --- the command line ---------------------------------------------------------------------
