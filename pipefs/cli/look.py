@@ -17,7 +17,7 @@ import click
 
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.output import printable, table
-from pipefs.cli.pasts import open_past, time_text_ns
+from pipefs.cli.pasts import open_past, time_text_ns, view_at
 from pipefs.errors import NotFound, UsageError
 from pipefs.target import Target, parse_target
 from pipefs.units import show_size, utc_text
@@ -60,14 +60,12 @@ class Place:
 
     def opened(self) -> tuple[Store, PastView]:
         from pipefs.past.looking import stored_now
-        from pipefs.past.nodes import MemoryNodes
-        from pipefs.past.resolving import open_view
 
         if self.target.snapshot is None:
             store = self.store()
             return store, stored_now(store, self.names)
         past = open_past(self.app, self.target.name)
-        return past.store, open_view(past, self.target.snapshot, MemoryNodes())
+        return past.store, view_at(self.app, past, self.target.name, self.target.snapshot)
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

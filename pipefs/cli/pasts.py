@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from pipefs.catalog import FOREIGN
 from pipefs.cli.app import App
 from pipefs.errors import Refused, UsageError
 
@@ -63,7 +64,8 @@ def _asked_once(store: Store) -> Callable[[], bool]:
 
 
 def view_at(app: App, past: Past, name: str, moment: str | None) -> PastView:
-    """The tree of a pipe at a moment: tag, id, `latest`, @TIME, or the present (None, `live`).
+    """The tree of a pipe at a moment: tag, id, `latest`, @TIME, or the present (None, `live`);
+    also another system's snapshot by its label.
 
     Raises:
         NotFound: no such snapshot. Conflict: an id that several begin with. UsageError: no time.
@@ -73,7 +75,26 @@ def view_at(app: App, past: Past, name: str, moment: str | None) -> PastView:
 
     if moment is None or moment == LIVE:
         return live_view(app, name)
+    if moment.startswith(FOREIGN):
+        return foreign_view(app, name, moment)
     return open_view(past, moment, MemoryNodes())
+
+
+def foreign_view(app: App, name: str, moment: str) -> PastView:
+    """What another system pinned of a pipe: `dws-4f2a91c`, `quilt-team-sales@4f2a91c`.
+
+    Raises:
+        NotFound: no such snapshot. Conflict: several begin so. Refused: the pipe is not in S3.
+    """
+    from pipefs.buckets import open_place
+    from pipefs.foreign.found import Foreign
+    from pipefs.registry import PATIENCE_S
+
+    pipe = app.registry(app.home()).get(name)
+    with open_place(pipe, patience_s=PATIENCE_S) as place:
+        foreign = Foreign(place)
+        foreign.refresh()
+        return foreign.view(moment)
 
 
 def live_view(app: App, name: str) -> PastView:

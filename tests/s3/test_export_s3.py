@@ -124,6 +124,21 @@ def test_a_part_is_exported_by_its_path(run: Run, place: Place, tmp_path: Path) 
     assert json.loads(single)["written"][0].endswith("été 1+1.txt")
 
 
+def test_ls_cat_and_diff_take_labels_of_other_systems(run: Run, place: Place) -> None:
+    run("export", "sales@v1", "--format", "t4")
+    run("export", "sales@v1", "--format", "quilt3", "--to", "a/b")
+    labels = [s.label for s in Foreign(place).refresh()]
+    assert len(labels) == 2
+    for label in labels:
+        assert run("ls", f"sales@{label}/d0").stdout.split() == [
+            p.removeprefix("d0/") for p in sorted(FILES) if p.startswith("d0/")
+        ]
+        assert run("cat", f"sales@{label}/d1/001.csv").stdout_bytes == FILES["d1/001.csv"]
+    one, other = (f"sales@{label}/d1" for label in labels)
+    assert "are the same" in run("diff", one, other).stdout
+    assert "no snapshot 't4-0000000'" in run("ls", "sales@t4-0000000", code=3).stderr
+
+
 def test_what_cannot_be_exported_says_why(run: Run, url: str, tmp_path: Path) -> None:
     for words, code, said in (
         (("sales", "v9", "--format", "dws"), 3, "no snapshot 'v9'"),
