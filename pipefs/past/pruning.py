@@ -43,6 +43,10 @@ BATCH = 1000
 """Versions in one request."""
 
 _FEW = 32
+"""Entries of the log that are looked at to save one more of them."""
+
+local_clock = time.time_ns
+"""For a survey, which may not write and so cannot ask the store what time it is."""
 
 Hook = Callable[[str], None]
 """Called with the name of each step when it is done; for tests."""
@@ -89,7 +93,7 @@ def survey(
         Corrupt: a snapshot or the log cannot be read. Unsupported: a store without versions.
     """
     _check_grace(grace_ns)
-    horizon_ns = (time.time_ns() if now_ns is None else now_ns) - grace_ns
+    horizon_ns = (local_clock() if now_ns is None else now_ns) - grace_ns
     refuse_inside_another(past.store)
     plan = _Plan(past, horizon_ns)
     plan.changes(past.refresh())
