@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.mounted import SOURCE, Home
+from tests.ram import ram_folder
 from tests.seaweed import SeaweedServer
 
 # Processes that tests start find the source and its tests, however pytest itself was started.
@@ -42,6 +45,16 @@ def seaweed() -> Iterator[SeaweedServer]:
 def bucket(seaweed: SeaweedServer) -> str:
     """A fresh bucket with versioning on the session's server."""
     return seaweed.make_bucket()
+
+
+@pytest.fixture
+def ram_path() -> Iterator[Path]:
+    """As `tmp_path`, in memory, and removed at once."""
+    folder = ram_folder("pipefs-test-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

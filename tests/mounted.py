@@ -49,6 +49,17 @@ def tree_of(root: Path) -> dict[str, bytes | None]:
     return found
 
 
+def processes_of(home: Path) -> list[int]:
+    """Every process that has this home in its environment, as it was started."""
+    mark = f"PIPEFS_HOME={home}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
 class Home:
     """One machine: its folders, its daemon, its mounts."""
 
@@ -129,13 +140,7 @@ class Home:
 
     def processes(self) -> list[int]:
         """Every process of this home, whoever its parent is by now."""
-        mark = f"PIPEFS_HOME={self.home}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-        return found
+        return processes_of(self.home)
 
     def kill_all(self) -> None:
         """kill -9 of supervisor and workers at once; returns when they are gone."""

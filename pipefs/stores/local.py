@@ -148,7 +148,7 @@ class LocalStore(Store):
 
     def _add(self, draft: Draft, write: Callable[[str], tuple[str, int]]) -> ObjectVersion:
         """Write the content by `write(path)`, then make it the current version."""
-        content, plain = self._places.version(draft.nonce), self._places.temporary()
+        content, plain = self._places.new_version(draft.nonce), self._places.temporary()
         try:
             draft.etag, draft.size = write(content)
             self._write_plain(draft, content, plain)
@@ -168,7 +168,7 @@ class LocalStore(Store):
     def _write_plain(self, draft: Draft, content: str, plain: str) -> None:
         """The plain file under a temporary name; a content that is not fresh gets durable."""
         if draft.fresh is None:
-            files.sync_directory(os.path.dirname(content))
+            self._places.sync_folders([content])
         if self._places.plain(draft.key) is None:
             return
         if draft.fresh is None:

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipefs.stores.base import Cancelled, FileBody
@@ -31,21 +31,41 @@ class Places:
         self.index = Path(self.side, "index")
         self.tmp = os.path.join(self.side, "tmp")
         self._versions = os.path.join(self.side, "versions")
+        # Folders of versions that this process has found or made, and those it has synced.
+        self._there: set[str] = set()
+        self._durable: set[str] = set()
 
     def create(self) -> None:
         """Make the side folder; durable before it returns."""
         made = not os.path.isdir(self._versions)
         os.makedirs(self.tmp, mode=0o755, exist_ok=True)
-        for n in range(256) if made else ():
-            os.makedirs(os.path.join(self._versions, f"{n:02x}"), exist_ok=True)
+        os.makedirs(self._versions, exist_ok=True)
         if made:
-            for directory in (self._versions, self.side, self.root):
+            for directory in (self.side, self.root):
                 sync_directory(directory)
 
     def version(self, version_id: str) -> str:
         """The content of a version: its own inode, written once."""
         nonce = version_id[-NONCE_CHARS:]
         return os.path.join(self._versions, nonce[:2], nonce)
+
+    def new_version(self, nonce: str) -> str:
+        """Where the content of a version is to be written; its folder is there."""
+        path = self.version(nonce)
+        folder = os.path.dirname(path)
+        if folder not in self._there:
+            os.makedirs(folder, exist_ok=True)
+            self._there.add(folder)
+        return path
+
+    def sync_folders(self, paths: Iterable[str]) -> None:
+        """Make the names of versions durable, and those of the folders they are in."""
+        folders = {os.path.dirname(path) for path in paths}
+        for folder in folders:
+            sync_directory(folder)
+        if not folders <= self._durable:
+            sync_directory(self._versions)
+            self._durable |= folders
 
     def temporary(self) -> str:
         return os.path.join(self.tmp, secrets.token_hex(8))

@@ -7,7 +7,6 @@ look. Never changes a plain file.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 
@@ -53,14 +52,14 @@ class Outside:
         if path is None:
             return
         nonce = new_nonce()
-        content = self._places.version(nonce)
+        content = self._places.new_version(nonce)
         kept = False
         try:
             stamp = files.stamp_of(path)
             etag = ""
             if stamp is not None:
                 files.clone(path, content, sync=True)
-                files.sync_directory(os.path.dirname(content))
+                self._places.sync_folders([content])
                 etag, size = files.md5_of(content)
                 if (size, stamp[1]) != files.stamp_of(path):
                     return  # still being written: the next look takes it

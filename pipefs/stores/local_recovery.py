@@ -64,16 +64,15 @@ def _settle_all(index: Index, places: Places, rewrite: bool) -> None:
     while fresh := index.fresh():
         for nonce, _content in () if rewrite else fresh:
             _start_writing(places.version(nonce))
-        folders = set()
+        synced = []
         for nonce, content in fresh:
-            path = places.version(nonce)
+            path = places.new_version(nonce)
             if rewrite:
                 _replace(places, path, content)
             elif not _sync(path):
                 continue  # its version was removed meanwhile
-            folders.add(os.path.dirname(path))
-        for folder in folders:
-            files.sync_directory(folder)
+            synced.append(path)
+        places.sync_folders(synced)
         settled = [nonce for nonce, _ in fresh]
         index.change(partial(index.drop_fresh, nonces=settled))
 

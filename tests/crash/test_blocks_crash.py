@@ -31,15 +31,18 @@ while True:
         if lease is not None:
             lease.release()
     number += 5
+    print(flush=True)
 """
 
 
-def kill_while_inserting(folder: Path, first: int, after_s: float) -> None:
+def kill_while_inserting(folder: Path, first: int, after_s: float, batches: int) -> None:
+    """Kill it that long after it had opened the cache and inserted so many batches."""
     child = subprocess.Popen(
         [sys.executable, "-c", INSERT_FOR_EVER, str(folder), str(first)], stdout=subprocess.PIPE
     )
     assert child.stdout is not None
-    child.stdout.readline()
+    for _ in range(1 + batches):
+        assert child.stdout.readline()
     time.sleep(after_s)
     child.kill()
     child.wait()
@@ -68,7 +71,8 @@ def test_every_readable_block_verifies_after_kill_while_inserting(
     chance = random.Random(3)
     other = BlockCache(folder, limit_bytes=LIMIT) if survivor else None
     for round_no in range(12):
-        kill_while_inserting(folder, round_no * 1117, chance.uniform(0.0, 0.2))
+        batches = 0 if round_no else 1  # something is there from the first round on
+        kill_while_inserting(folder, round_no * 1117, chance.uniform(0.0, 0.2), batches)
         cache = other or BlockCache(folder, limit_bytes=LIMIT)
         assert check_all(cache) > 0
         cache.insert(V2, round_no, block(round_no), block_count=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -86,6 +87,9 @@ def _work_for_ever(directory: Path, last: int, out: int) -> None:
         os._exit(1)
 
 
+SMALL_BYTES = 1 << 20
+"""Of journal: space for it is reserved at each opening, and these tests open hundreds of times."""
+
 STEPS = ("open", "write", "fdatasync", "fsync", "ftruncate", "unlink", "close")
 
 
@@ -114,11 +118,11 @@ class Stop:
 
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_death_at_each_step_of_opening_update_and_checkpoint_leaves_whole_updates(
-    tmp_path: Path, torn: bool
+    ram_path: Path, torn: bool
 ) -> None:
     """Labelled points: every system call of the journal, one after the other, is the last one."""
     for at in range(1, 200):
-        directory = tmp_path / str(at)
+        directory = ram_path / str(at)
         readable, writable = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -129,6 +133,7 @@ def test_a_death_at_each_step_of_opening_update_and_checkpoint_leaves_whole_upda
             answered = len(said.read()) - 1
         for _ in range(2):  # the first opening dies as well
             run_and_die(partial(_open_and_check, directory, answered))
+        shutil.rmtree(directory)
         if finished:
             assert answered == 5
             assert at > 30  # the steps were really counted
@@ -137,7 +142,7 @@ def test_a_death_at_each_step_of_opening_update_and_checkpoint_leaves_whole_upda
 
 
 def _open_and_check(directory: Path, answered: int) -> None:
-    check(StateDB(directory, TABLES), answered)
+    check(StateDB(directory, TABLES, checkpoint_bytes=SMALL_BYTES), answered)
 
 
 def _work_and_stop(directory: Path, at: int, torn: bool, out: int) -> None:
@@ -145,7 +150,7 @@ def _work_and_stop(directory: Path, at: int, torn: bool, out: int) -> None:
     try:
         Stop(at, torn)
         for first in (0, 3):  # the second life replays what the first one's checkpoint left
-            db = StateDB(directory, TABLES)
+            db = StateDB(directory, TABLES, checkpoint_bytes=SMALL_BYTES)
             for number in range(first, first + 3):
                 update(db, number)
                 say(out, b".")

@@ -169,22 +169,22 @@ def _check_and_die(check: Check, directory: Path, least: int) -> None:
 
 
 @pytest.mark.parametrize("options", ["data=ordered", "data=writeback"])
-def test_what_a_returned_sync_promised_survives_power_loss(tmp_path: Path, options: str) -> None:
-    assert lost(tmp_path, state_workload, state_check, cuts=40, options=options) == []
+def test_what_a_returned_sync_promised_survives_power_loss(ram_path: Path, options: str) -> None:
+    assert lost(ram_path, state_workload, state_check, cuts=40, options=options) == []
 
 
 def test_a_sync_that_does_nothing_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ram_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StateDB, "sync", lambda db: None)
-    assert lost(tmp_path, state_workload, state_check, cuts=15) != []
+    assert lost(ram_path, state_workload, state_check, cuts=15) != []
 
 
-def test_lmdb_without_sync_breaks_at_the_same_cuts(tmp_path: Path) -> None:
+def test_lmdb_without_sync_breaks_at_the_same_cuts(ram_path: Path) -> None:
     """The alternative that is as fast, and why it was not taken."""
-    assert lost(tmp_path, partial(lmdb_workload, sync=False), lmdb_check, cuts=15) != []
+    assert lost(ram_path, partial(lmdb_workload, sync=False), lmdb_check, cuts=15) != []
 
 
-def test_lmdb_with_a_sync_at_each_update_survives(tmp_path: Path) -> None:
+def test_lmdb_with_a_sync_at_each_update_survives(ram_path: Path) -> None:
     """The alternative that is as safe, and takes an fsync an update; shows the harness is fair."""
-    assert lost(tmp_path, partial(lmdb_workload, sync=True), lmdb_check, cuts=15) == []
+    assert lost(ram_path, partial(lmdb_workload, sync=True), lmdb_check, cuts=15) == []

@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import shutil
-import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pipefs.db import StateDB, Txn
+from tests.ram import ram_folder
+
+# A walk is a fixed number of steps; how long they take is the machine's matter.
+pytestmark = pytest.mark.timeout(600)
 
 TABLES = ("one", "two")
 Model = dict[str, dict[bytes, bytes]]
@@ -92,7 +96,7 @@ def _serve(directory: Path, requests: Connection) -> None:
 class StateDBMachine(RuleBasedStateMachine):
     @initialize()
     def make(self) -> None:
-        self.directory = Path(tempfile.mkdtemp())
+        self.directory = ram_folder("pipefs-model-")
         self.model: Model = {t: {} for t in TABLES}
         self.start()
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
-from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -20,6 +19,10 @@ from pipefs.errors import Conflict, NotFound
 from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
 from tests.machines import Machine, UnversionedStore, objects, sync_all, versions
+from tests.ram import ram_folder
+
+# A walk is a fixed number of steps; how long they take is the machine's matter.
+pytestmark = pytest.mark.timeout(600)
 
 names = st.sampled_from(["a", "b", "c"])
 paths = st.one_of(
@@ -46,7 +49,7 @@ class TwoMachines(RuleBasedStateMachine):
 
     @initialize()
     def make(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="pipefs-model-"))
+        self.directory = ram_folder("pipefs-model-")
         self.store = self.make_store()
         self.all = [
             Machine(self.directory / name, self.store, name=name) for name in "xyz"[: self.machines]

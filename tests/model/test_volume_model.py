@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -23,6 +24,10 @@ from pipefs import sparse
 from pipefs.ranges import Place, Ranges
 from pipefs.stores.local import LocalStore
 from tests.machines import Machine, objects
+from tests.ram import ram_folder
+
+# A walk is a fixed number of steps; how long they take is the machine's matter.
+pytestmark = pytest.mark.timeout(600)
 
 MIB = 1 << 20
 OLD_NS = 10**18
@@ -39,7 +44,7 @@ lengths = st.sampled_from([0, 1, 9, 4096, MIB, MIB + 11])
 class VolumeMachine(RuleBasedStateMachine):
     @initialize()
     def make(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="pipefs-model-"))
+        self.directory = self.make_folder()
         self.store = LocalStore(self.directory / "store")
         self.machine = Machine(self.directory / "machine", self.store)
         self.plain = self.directory / "plain"
@@ -47,6 +52,9 @@ class VolumeMachine(RuleBasedStateMachine):
         self.count = 0
         self.kept: tuple[int, int, int] | None = None
         """(inode, handle, plain descriptor) of a file that stays open for writing."""
+
+    def make_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="pipefs-model-"))
 
     def both(self, ours: Callable[[], object], plain: Callable[[], object]) -> None:
         """One operation on each side: it works on both, or fails on both."""
@@ -302,10 +310,24 @@ class VolumeMachine(RuleBasedStateMachine):
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-VolumeMachine.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=35,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+class InMemory(VolumeMachine):
+    """Many more walks in the same time; tmpfs knows fewer ways of fallocate(2) than a disk's file
+    system."""
+
+    def make_folder(self) -> Path:
+        return ram_folder("pipefs-model-")
+
+
+def walks(count: int) -> settings:
+    return settings(
+        max_examples=count,
+        stateful_step_count=35,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+VolumeMachine.TestCase.settings = walks(15)
+InMemory.TestCase.settings = walks(45)
 test_volume = VolumeMachine.TestCase
+test_volume_in_memory = InMemory.TestCase

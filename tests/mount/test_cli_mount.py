@@ -22,6 +22,7 @@ from pipefs.client import NotRunning, SupervisorClient
 from pipefs.home import resolve_home
 from pipefs.mountinfo import PIPEFS_TYPE, read_mounts
 from pipefs.stores.local import LocalStore
+from tests.mounted import eventually, processes_of
 
 Run = Callable[..., Result]
 
@@ -42,6 +43,8 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     os.chdir("/")
     with contextlib.suppress(NotRunning):
         SupervisorClient(resolve_home()).shutdown()
+    # It answers first and then puts its house in order.
+    eventually(lambda: not processes_of(base / "home"), "the daemon has ended")
     for entry in read_mounts():
         if entry.path.startswith(f"{base}/"):
             subprocess.run(["umount", "-l", entry.path], check=False)

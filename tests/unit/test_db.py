@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -429,26 +430,28 @@ def three_records(directory: Path, *, sync_after: int = 0) -> tuple[Path, list[i
 def test_a_torn_last_record_is_dropped_wherever_it_was_cut(directory: Path) -> None:
     segment, ends = three_records(directory)
     data = segment.read_bytes()
-    for size in range(ends[2], ends[3]):
-        run_and_die(partial(_write_and_check, directory, segment.name, data[:size], 2))
+    torn = [data[:size] for size in range(ends[2], ends[3])]
+    run_and_die(partial(_write_and_check, directory, segment.name, torn, 2))
 
 
 def test_a_last_record_with_any_byte_wrong_is_dropped(directory: Path) -> None:
     segment, ends = three_records(directory)
     data = segment.read_bytes()
-    for at in range(ends[2], ends[3]):
-        wrong = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-        run_and_die(partial(_write_and_check, directory, segment.name, wrong, 2))
+    wrong = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(ends[2], ends[3])]
+    run_and_die(partial(_write_and_check, directory, segment.name, wrong, 2))
 
 
-def _write_and_check(directory: Path, name: str, data: bytes, records: int) -> None:
-    """In a directory of its own: LMDB as new, and this journal."""
-    place = directory.with_name(f"at{os.getpid()}")
-    place.mkdir()
-    (place / name).write_bytes(data)
-    found = reopened(place)
-    assert found == {b"k%d" % n: b"value of %d" % n for n in range(1, records + 1)}
-    assert reopened(place) == found
+def _write_and_check(directory: Path, name: str, journals: list[bytes], records: int) -> None:
+    """Each in a directory of its own: LMDB as new, and this journal."""
+    assert journals
+    for number, data in enumerate(journals):
+        place = directory.with_name(f"at{number}")
+        place.mkdir()
+        (place / name).write_bytes(data)
+        found = reopened(place)
+        assert found == {b"k%d" % n: b"value of %d" % n for n in range(1, records + 1)}, data
+        assert reopened(place) == found
+        shutil.rmtree(place)
 
 
 def test_damage_to_a_record_that_had_been_synced_is_corrupt(directory: Path) -> None:
