@@ -10,7 +10,7 @@ import logging
 
 from pipefs import catalog as cat
 from pipefs.catalog import Catalog
-from pipefs.commits import Change, Position, commit_key, decode_commit, digest
+from pipefs.commits import Change, CommitLog, Position, commit_key, decode_commit, digest
 from pipefs.errors import Corrupt, NotFound, PipefsError
 from pipefs.stores.base import Store
 
@@ -20,20 +20,42 @@ log = logging.getLogger(__name__)
 def load(store: Store) -> tuple[Catalog, Position]:
     """The catalogue and its place in the log.
 
-    At position 0 the log is to be read from its beginning: there is no catalogue, or the log is
-    another one by now; what the snapshot objects tell is in it all the same.
+    At position 0 the log is to be read from its beginning: it is another one by now; what the
+    snapshot objects tell is in it all the same.
     """
     try:
         refs = cat.decode_refs(store.get(cat.REFS_KEY, None, 0, 1 << 30))
     except NotFound:
-        return from_objects(store), Position()
+        return from_log(store)
     except Corrupt as e:
         log.warning("%s: put together again from the log and the snapshots", e)
-        return from_objects(store), Position()
+        return from_log(store)
     found = cat.catalog_of(refs.snapshots, refs.cutoff)
     place = place_of(store, refs.epoch, refs.commit)
     if place is None:
         return from_objects(store, found), Position()
+    return found, place
+
+
+def from_log(store: Store) -> tuple[Catalog, Position]:
+    """The catalogue from the whole log, and the log's end; and each snapshot object that the log
+    does not know, with the name that it was made with.
+
+    Raises:
+        LogReplaced: somebody deleted or replaced a part of the log.
+    """
+    found, place = Catalog(), Position()
+    entries = CommitLog(store, author="", writer="")
+    while read := entries.after(place):
+        commit = read.commit
+        for change in commit.changes:
+            if change.op in cat.OPS:
+                found.apply(change, commit.number, commit.time)
+        place = Position(commit.epoch, commit.number, read.digest)
+    for snapshot in from_objects(store).snapshots.values():
+        if snapshot.id not in found.snapshots:
+            snapshot.tags = [t for t in snapshot.tags if found.tagged(t) is None]
+            found.snapshots[snapshot.id] = snapshot
     return found, place
 
 
