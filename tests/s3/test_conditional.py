@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipefs.conditional import ConditionalStore
-from pipefs.errors import PreconditionFailed
+from pipefs.errors import NotFound, PreconditionFailed
 from pipefs.records import Content
 from pipefs.stores.s3 import S3Store
 
@@ -44,6 +44,22 @@ def test_a_file_takes_the_name_of_a_folder_that_held_objects(
     assert store.get("d", None, 0, 10) == b"file"
     if not emptied:
         assert store.get("d/f", None, 0, 10) == b"below"
+
+
+@pytest.mark.parametrize("how", ["copy", "copy with metadata"])
+def test_a_copy_of_what_is_gone_is_not_found(
+    store: S3Store, conditional: ConditionalStore, how: str
+) -> None:
+    made = store.put("k", b"as we know it")
+    known = Content("k", made.version_id, made.etag, made.size)
+    source = Content("never", None, "0" * 32, 4)
+    store.delete("k")
+    for expected in (known, None):
+        with pytest.raises(NotFound):
+            if how == "copy":
+                conditional.copy(source, "k", expected)
+            else:
+                conditional.put_copy(source, "k", {"mtime": "1"}, expected)
 
 
 def test_what_is_there_is_never_overwritten(store: S3Store, conditional: ConditionalStore) -> None:

@@ -238,6 +238,24 @@ def test_a_file_replaced_by_a_rename_here_and_edited_there_is_kept(
     assert aside(tree, "b") == [b"1"]
 
 
+def test_a_file_replaced_by_a_rename_here_and_deleted_there_is_replaced(
+    here: Machine, there: Machine
+) -> None:
+    given(here, there, a=b"1", b=b"2")
+    here.mv("a", "b")
+    there.rm("b")
+    assert settled(here, there) == {"b": b"1"}
+
+
+def test_a_file_replaced_by_a_rename_here_and_renamed_there_is_kept(
+    here: Machine, there: Machine
+) -> None:
+    given(here, there, a=b"1", b=b"2")
+    here.mv("a", "b")
+    there.mv("b", "c")
+    assert settled(here, there) == {"b": b"1", "c": b"2"}
+
+
 def test_chmod_here_and_an_edit_there_both_hold(here: Machine, there: Machine) -> None:
     given(here, there, a=b"base")
     here.chmod("a", 0o600)
@@ -561,6 +579,15 @@ def test_another_program_deletes_what_we_edited_and_the_edit_stays(
     here.write("a", b"ours")
     here.store.delete("a")
     assert settled(here, there) == {"a": b"ours"}
+
+
+def test_another_program_deletes_what_we_replaced_by_a_rename(
+    here: Machine, there: Machine
+) -> None:
+    given(here, there, a=b"1", b=b"2")
+    here.mv("a", "b")
+    here.store.delete("b")
+    assert settled(here, there) == {"b": b"1"}
 
 
 def test_another_program_creates_where_we_created_and_both_are_kept(
