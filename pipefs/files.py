@@ -12,6 +12,7 @@ under `LocalFile.filling` only: other files, and metadata, go on.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
@@ -113,10 +114,17 @@ class LocalFiles(PassedFiles):
         return local
 
     def make_mark(self, local: LocalFile, *, truncate: bool) -> None:
-        """A staging file over the version in the store; the caller saves the mark."""
+        """A staging file over the version in the store; the caller saves the mark.
+
+        Raises:
+            OSError: ESTALE: no regular file. Whoever asks was told so of another inode that had
+                the name, and is to look it up again.
+        """
         with self._db.view() as v:
             node = tree.need(v, local.ino)
             path = tree.path_text(tree.names_to(v, local.ino) or [])
+        if not node.is_file:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
         base = node.content if node.size and not truncate else None
         mark = Staging(
             local.ino,

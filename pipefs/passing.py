@@ -65,13 +65,19 @@ class PassedFiles:
 
     @contextmanager
     def locked(self, ino: int) -> Iterator[LocalFile]:
-        """The inode's entry, locked; made if there is none."""
+        """The inode's entry, locked; made if there is none, and gone again where what it was
+        made for fails."""
         while True:
             local = self._file(ino)
             with local.lock:
-                if not local.dead:
+                if local.dead:
+                    continue
+                try:
                     yield local
-                    return
+                except BaseException:
+                    self._retire(local)
+                    raise
+                return
 
     def _retire(self, local: LocalFile) -> None:
         """Take the entry of a file without local bytes out of the table. Holds its lock."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import stat
@@ -126,15 +127,18 @@ class Machine:
         return self.volume.inode(self.ino(path))
 
     def open(self, path: str, *, truncate: bool = False) -> tuple[int, int]:
-        """(inode, handle) of a file open for writing, made if it is not there."""
+        """(inode, handle) of a file open for writing, made if it is not there. What is no file is
+        refused here, as by the kernel: it never asks for that."""
         directory, name = _split(path)
         parent, handle = self._parent(directory), self._handle()
         try:
-            ino = self.volume.lookup(parent, name).ino
+            node = self.volume.lookup(parent, name)
         except FileNotFoundError:
             return self.volume.create(parent, name, 0o644, 0, 0, handle=handle).ino, handle
-        self.volume.open_write(ino, handle, truncate=truncate, wait=True)
-        return ino, handle
+        if not node.is_file:
+            raise IsADirectoryError(path) if node.is_dir else OSError(errno.EINVAL, path)
+        self.volume.open_write(node.ino, handle, truncate=truncate, wait=True)
+        return node.ino, handle
 
     def write(self, path: str, data: bytes, *, offset: int | None = None) -> None:
         """Replace a file's bytes, or change those at `offset`; it is closed afterwards."""

@@ -46,7 +46,11 @@ class ContentRequests(Serving):
             # Made elsewhere since the kernel looked: open(2) without O_EXCL opens it.
             if flags & os.O_EXCL:
                 raise
-            entry = self._entry(self._volume.lookup(ino_of(parent), name))
+            node = self._volume.lookup(ino_of(parent), name)
+            if not node.is_file:
+                # Not ours to open: the kernel is to look the name up, and opens what there is.
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+            entry = self._entry(node)
             return entry, self.open(caller, entry.node, flags)
         self._opened(node.ino)
         entry = self._entry(node)

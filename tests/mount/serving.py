@@ -1,4 +1,4 @@
-"""Mounts for tests of the kernel transport: a folder of its own each, a session in a thread.
+"""Mounts for tests of the transports: a folder of its own each, a session in a thread.
 
 Whatever goes wrong, the connection is aborted and the mount taken away at the end. Where a test
 serves from a thread of its own process, no child may be started while a file of the mount is open
@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipefsd.transports.base import Operations
 from pipefsd.transports.kernel import mount as mounting
 from pipefsd.transports.kernel.session import KernelSession
+from pipefsd.transports.libfuse.session import LibfuseSession
 from tests.mount.memfs import MemFs
 
 MIB = 1 << 20
@@ -75,16 +77,38 @@ class Serving:
 
 
 @contextmanager
-def served(fs: MemFs, *, pool_threads: int = 8) -> Iterator[Path]:
+def served(fs: Operations, *, pool_threads: int = 8) -> Iterator[Path]:
     with bare_mount() as (path, fd):
         serving = Serving(KernelSession(fd, fs, pool_threads=pool_threads))
         try:
             yield path
         finally:
-            fs.gate = None
-            if mounting.is_mounted(path) is not None:
-                mounting.abort(mounting.connection_id(path))
+            _end(fs, path)
             serving.join()
+
+
+@contextmanager
+def served_by_libfuse(fs: Operations) -> Iterator[Path]:
+    with folder() as path:
+        session = LibfuseSession(fs, fsname="a, pipe", allow_other=True)
+        session.mount(str(path))
+        reasons: list[str] = []
+        thread = threading.Thread(target=lambda: reasons.append(session.run()))
+        thread.start()
+        try:
+            yield path
+        finally:
+            _end(fs, path)
+            thread.join(WAIT_S)
+            assert reasons == ["unmounted"]
+
+
+def _end(fs: Operations, path: Path) -> None:
+    """Let go what waits, and end the session if the mount is still there."""
+    if isinstance(fs, MemFs):
+        fs.gate = None
+    if mounting.is_mounted(path) is not None:
+        mounting.abort(mounting.connection_id(path))
 
 
 def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[object]]:

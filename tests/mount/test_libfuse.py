@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ from pipefsd.transports.base import Caller
 from pipefsd.transports.kernel import mount as mounting
 from pipefsd.transports.libfuse.session import REQUEST_BYTES, LibfuseSession
 from tests.mount.memfs import MemFs
-from tests.mount.serving import MIB, WAIT_S, folder, in_thread, until
+from tests.mount.serving import MIB, WAIT_S, folder, in_thread, served_by_libfuse, until
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NOREPLACE, _EXCHANGE = 1, 2
@@ -62,28 +61,10 @@ class Watched(MemFs):
         return super().readlink(caller, node)
 
 
-@contextmanager
-def _served(fs: MemFs) -> Iterator[Path]:
-    with folder() as path:
-        session = LibfuseSession(fs, fsname="a, pipe", allow_other=True)
-        session.mount(str(path))
-        reasons: list[str] = []
-        thread = threading.Thread(target=lambda: reasons.append(session.run()))
-        thread.start()
-        try:
-            yield path
-        finally:
-            fs.gate = None
-            if mounting.is_mounted(path) is not None:
-                mounting.abort(mounting.connection_id(path))
-            thread.join(WAIT_S)
-            assert reasons == ["unmounted"]
-
-
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[Path, Watched]]:
     fs = Watched()
-    with _served(fs) as path:
+    with served_by_libfuse(fs) as path:
         yield path, fs
 
 
@@ -271,7 +252,7 @@ def test_reads_that_wait_hold_up_nobody() -> None:
     fs.put("warm", b"at hand")
     closed = threading.Event()
     fs.gate = lambda node: node in cold and not closed.is_set()
-    with _served(fs) as path:
+    with served_by_libfuse(fs) as path:
         readers = [in_thread((path / f"cold{i}").read_bytes) for i in range(5)]
         until(lambda: fs.waiting == 5)
         assert (path / "warm").read_bytes() == b"at hand"
@@ -298,7 +279,7 @@ try:
 except TimeoutError:
     sys.exit(7)
 """
-    with _served(fs) as path:
+    with served_by_libfuse(fs) as path:
         reader = subprocess.Popen([sys.executable, "-c", script, path / "cold"])
         until(lambda: fs.waiting == 1)
         reader.send_signal(10)

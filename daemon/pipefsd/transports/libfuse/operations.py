@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -285,6 +286,8 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
     def open(self, path: str, fi: Any) -> None:
         caller, raw = self.caller(), _bytes(path)
         entry = self.paths.entry(caller, raw)
+        if entry.attr is not None and not stat.S_ISREG(entry.attr.mode):
+            raise fail(errno.ESTALE)  # the kernel knows a file by this path: it is to look again
         opened = self._ops.open(caller, entry.node, fi.flags)
         fi.fh = opened.fh
         changes = bool(fi.flags & os.O_TRUNC)
