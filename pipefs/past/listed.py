@@ -1,27 +1,29 @@
-"""A past tree from a list in memory: what another system pinned, or any set of versions.
+"""A past tree from a list: what another system pinned, or any set of versions.
 
-`ManifestView` reads its parts when somebody looks at them; here all is at hand. The list is put
-in manifest order and directories that paths only imply are added, so that the same list gives the
-same numbers in every process.
+The list is put in manifest order and cut into parts that are kept packed in memory. The
+directories that paths only imply are added. So the same list gives the same numbers in every
+process, and the tree answers as that of a snapshot does.
 """
 
 from __future__ import annotations
 
-import bisect
-import errno
-import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
 
 import msgspec
 
 from pipefs import manifest
-from pipefs.manifest import Entry, Head, Place
-from pipefs.past.entries import inode_of
-from pipefs.past.views import ROOT
-from pipefs.records import Inode
+from pipefs.errors import NotFound
+from pipefs.manifest import Entry, Head, PartRef, Root
+from pipefs.past.manifests import ManifestView, Part
+
+_UNPACKED = 8
+"""Parts kept as entries: up to 1.5 MB each."""
 
 
-class ListedView:
+class ListedView(ManifestView):
     """The tree of these entries: see `pipefs.past.views.PastView`. Never waits.
 
     Of two entries at one path the first counts. A file where other paths need a directory is
@@ -35,94 +37,41 @@ class ListedView:
     def __init__(
         self, entries: Iterable[Entry], label: str, *, time_ns: int = 0, missing: Iterable[str] = ()
     ) -> None:
-        self.label = label
         self.missing = sorted(missing)
-        self._head = Head(mtime=time_ns)
-        self._entries = in_order(entries, time_ns)
-        self._places = [manifest.place_in(e.path) for e in self._entries]
+        packed = _Packed()
+        refs = [packed.add(part) for part in manifest.chunks(in_order(entries, time_ns))]
+        super().__init__(packed, Root(Head(mtime=time_ns), refs), label)
 
-    # --- PastView -----------------------------------------------------------------------------
 
-    def node(self, ino: int, *, wait: bool = True) -> Inode:
-        if ino == ROOT:
-            return inode_of(self._head, ROOT, parent=ROOT)
-        return self._inode(self._entry(ino), ino)
+class _Packed:
+    """Parts in memory. Thread-safe once all are added."""
 
-    def lookup(self, parent: int, name: bytes, *, wait: bool = True) -> Inode:
-        return self.at([*self._names(parent), name])
+    def __init__(self) -> None:
+        self._packed: dict[str, bytes] = {}
+        self._lock = threading.Lock()  # protects the table below; a leaf
+        self._unpacked: OrderedDict[str, Part] = OrderedDict()
 
-    def children(
-        self, ino: int, after: bytes, limit: int, *, wait: bool = True
-    ) -> list[tuple[bytes, Inode]]:
-        directory = b"\0".join(self._names(ino))
-        out: list[tuple[bytes, Inode]] = []
-        for n in range(bisect.bisect_right(self._places, (directory, after)), len(self._places)):
-            above, name = self._places[n]
-            if above != directory or len(out) >= limit:
-                break
-            out.append((name, self._inode(self._entries[n], n + ROOT + 1, parent=ino)))
-        return out
+    def add(self, entries: list[Entry]) -> PartRef:
+        data = manifest.encode_part(entries)
+        name = manifest.name_of_object(data)
+        self._packed[name] = zlib.compress(data, 1)
+        return manifest.ref_of(entries, name)
 
-    def entries(self, names: Sequence[bytes] = ()) -> Iterator[Entry]:
-        names = list(names)
-        if names:
-            found = self.find(names)
-            if found is None:
-                return
-            yield found[1]
-            if found[1].kind != "dir":
-                return
-        top = b"\0".join(names)
-        for n in range(bisect.bisect_left(self._places, (top, b"")), len(self._places)):
-            if not manifest.is_below(self._places[n][0], names):
-                break
-            yield self._entries[n]
-
-    # --- by path ------------------------------------------------------------------------------
-
-    def at(self, names: Sequence[bytes], *, wait: bool = True) -> Inode:
-        """The inode at a path. OSError ENOENT."""
-        if not names:
-            return self.node(ROOT)
-        found = self.find(names)
-        if found is None:
-            raise _fail(errno.ENOENT)
-        return self._inode(found[1], found[0] + ROOT + 1)
-
-    def find(self, names: Sequence[bytes], *, wait: bool = True) -> tuple[int, Entry] | None:
-        """(number, entry) at a path that is not the root."""
-        place: Place = manifest.place_of(names)
-        n = bisect.bisect_left(self._places, place)
-        if n == len(self._places) or self._places[n] != place:
-            return None
-        return n, self._entries[n]
-
-    # --- inside -------------------------------------------------------------------------------
-
-    def _entry(self, ino: int) -> Entry:
-        if not 0 <= ino - ROOT - 1 < len(self._entries):
-            raise _fail(errno.ESTALE)
-        return self._entries[ino - ROOT - 1]
-
-    def _names(self, ino: int) -> list[bytes]:
-        if ino == ROOT:
-            return []
-        entry = self._entry(ino)
-        if entry.kind != "dir":
-            raise _fail(errno.ENOTDIR)
-        return manifest.names_in(entry.path)
-
-    def _inode(self, entry: Entry, ino: int, *, parent: int = 0) -> Inode:
-        if entry.kind == "link":
-            found = self.find(manifest.names_in(entry.link))
-            if found is None or found[1].kind == "link":
-                raise _fail(errno.ENOENT)
-            return self._inode(found[1], found[0] + ROOT + 1)
-        names = manifest.names_in(entry.path)
-        if not parent:
-            above = self.find(names[:-1]) if len(names) > 1 else None
-            parent = above[0] + ROOT + 1 if above is not None else ROOT
-        return inode_of(entry, ino, parent=parent, name=names[-1])
+    def part(self, name: str, *, wait: bool = True) -> Part:
+        with self._lock:
+            found = self._unpacked.get(name)
+            if found is not None:
+                self._unpacked.move_to_end(name)
+                return found
+        if name not in self._packed:
+            raise NotFound(f"the list has no part {name}")
+        entries = manifest.decode_part(zlib.decompress(self._packed[name]), name)
+        part = Part(entries, [manifest.place_in(e.path) for e in entries])
+        with self._lock:
+            self._unpacked[name] = part
+            while len(self._unpacked) > _UNPACKED:
+                self._unpacked.popitem(last=False)
+        return part
 
 
 def in_order(entries: Iterable[Entry], time_ns: int = 0) -> list[Entry]:
@@ -151,7 +100,3 @@ def _beside(entry: Entry) -> Entry:
     names = manifest.names_in(entry.path)
     path = manifest.path_of([*names[:-1], names[-1] + b"%2F"])
     return msgspec.structs.replace(entry, path=path, key=entry.object_key)
-
-
-def _fail(code: int) -> OSError:
-    return OSError(code, os.strerror(code))

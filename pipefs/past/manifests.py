@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pipefs import manifest
 from pipefs.errors import Corrupt, NotFound, PreconditionFailed, WouldBlock
@@ -41,6 +42,13 @@ class Part:
 
     entries: list[Entry]
     places: list[Place]
+
+
+class Parts(Protocol):
+    """Where a view has its parts from."""
+
+    def part(self, name: str, *, wait: bool = True) -> Part:
+        """Errors as `ManifestStore.root`."""
 
 
 class ManifestStore:
@@ -166,9 +174,7 @@ class ManifestView:
             directories above it are there.
     """
 
-    def __init__(
-        self, store: ManifestStore, root: Root, label: str, path: Sequence[bytes] = ()
-    ) -> None:
+    def __init__(self, store: Parts, root: Root, label: str, path: Sequence[bytes] = ()) -> None:
         self.label = label
         self.root = root
         self._store = store
