@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MISSING = -1
 _NUMBERS = frozenset({"integer", "floating", "mixed-integer-float", "decimal"})
+_KINDS = {"i": "number", "u": "number", "f": "number", "b": "bool", "M": "time", "m": "time"}
 _TIMES = frozenset({"datetime64", "datetime", "timedelta64", "timedelta"})
 _EXACT = 1 << 53
 """Every integer up to it is a float of its own."""
@@ -88,8 +89,11 @@ def _kind(values: pd.Series) -> str:
 
     if values.isna().all():
         return "empty"
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        return "time"
+    kind = values.dtype.kind  # of pandas' own types too
+    if not isinstance(values.dtype, pd.CategoricalDtype) and kind in _KINDS:
+        return _KINDS[kind]
+    if isinstance(values.dtype, pd.StringDtype):
+        return "string"
     found = infer_dtype(values.astype(object), skipna=True)
     if found in _NUMBERS:
         return "number"

@@ -177,13 +177,12 @@ class _Comparison:
 
     def _key(self, columns: tuple[str, ...]) -> tuple[Codes, Codes] | None:
         """Codes of these columns together; None: they are no key."""
-        import numpy as np
-
         for column in columns:
             if any((c == cells.MISSING).any() for c in self.codes(column)):
                 return None
         ids = self.codes(columns[0]) if len(columns) == 1 else self.rows(columns)
-        return None if any(len(np.unique(c)) != len(c) for c in ids) else ids
+        counted = _counts(*ids)
+        return ids if all(c.max(initial=0) <= 1 for c in counted) else None
 
     def _keyed(self, key: tuple[str, ...], ids: tuple[Codes, Codes]) -> _Account:
         import numpy as np
@@ -214,8 +213,7 @@ class _Comparison:
         none = np.zeros(0, dtype=np.int64)
         if not self.common:
             return _Account(np.arange(len(old)), np.arange(len(new)), none, none)
-        size = int(max(old.max(initial=-1), new.max(initial=-1))) + 1
-        before, after = np.bincount(old, minlength=size), np.bincount(new, minlength=size)
+        before, after = _counts(old, new)
         return _Account(_beyond(old, after), _beyond(new, before), none, none, (), left_out)
 
     # --- what is told of it ---------------------------------------------------------------------
@@ -262,10 +260,18 @@ class _Comparison:
         return {c: (one[c], two[c]) for c in one if c in two and one[c] != two[c]}
 
 
-def _overlap(old: Codes, new: Codes) -> int:
+def _counts(old: Codes, new: Codes) -> tuple[Codes, Codes]:
+    """How often each code occurs on both sides; codes count from 0."""
     import numpy as np
 
-    return len(np.intersect1d(old, new, assume_unique=True))
+    size = int(max(old.max(initial=-1), new.max(initial=-1))) + 1
+    return np.bincount(old, minlength=size), np.bincount(new, minlength=size)
+
+
+def _overlap(old: Codes, new: Codes) -> int:
+    """How many keys are on both sides."""
+    one, two = _counts(old, new)
+    return int((one * two).sum())
 
 
 def _beyond(codes: Codes, others: Codes) -> Codes:

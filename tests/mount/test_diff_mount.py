@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.mounted import Home
+from tests.promises.promised import promise
 
 
 @pytest.fixture
@@ -16,6 +17,10 @@ def storms() -> pd.DataFrame:
     return pd.DataFrame({"status": status, "wind": range(len(status))})
 
 
+@promise(
+    "diff-present",
+    "The present in `diff` has what is on this machine and not in the store yet.",
+)
 def test_what_was_changed_since_a_snapshot_saved_or_not(home: Home, storms: pd.DataFrame) -> None:
     home.create("hurdat")
     root = home.mount("hurdat")

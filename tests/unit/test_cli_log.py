@@ -16,6 +16,7 @@ from pipefs.past.opened import Past
 from pipefs.stores.local import LocalStore
 from tests import pasts
 from tests.machines import Machine
+from tests.promises.promised import promise
 
 Run = Callable[..., Result]
 
@@ -149,6 +150,11 @@ def test_versions_of_other_tools_are_told_without_a_log(run: Run, store: LocalSt
     assert "another tool  added" in run("log", "sales/plain.csv").stdout
 
 
+@promise(
+    "log-file",
+    "`log` of a file tells each version that the store has of it, also those that other "
+    "tools wrote, through renames.",
+)
 def test_versions_of_other_tools_stand_among_ours(run: Run, machine: Machine) -> None:
     machine.write("a", b"1")
     machine.sync()

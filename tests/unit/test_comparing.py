@@ -21,6 +21,7 @@ from pipefs.past.sameness import Same, attributes_of, content_of
 from pipefs.records import Inode
 from pipefs.stores.local import LocalStore
 from tests import pasts
+from tests.promises.promised import promise
 
 
 @pytest.fixture
@@ -109,6 +110,12 @@ def renames(past: Past, old: Sequence[Entry], new: Sequence[Entry]) -> list[str]
 CONTENT = bytes(range(256)) * 100
 
 
+@promise(
+    "diff-equal",
+    "Two files are equal for `diff` where they have one size and the same version of one "
+    "key, else the same checksum where both are known, else the same ETag; what nothing "
+    "proves equal is shown as changed.",
+)
 @pytest.mark.parametrize(
     ("old", "new", "same"),
     [
@@ -239,6 +246,11 @@ def test_two_folders_of_one_tree_compare_like_folders(past: Past) -> None:
     assert said(list(compare(one, one, [b"p"], [b"q"]))) == ["added q/c", "modified q/d/b"]
 
 
+@promise(
+    "diff-folder",
+    "A snapshot of a folder and one of the whole pipe are compared in that folder only: of "
+    "what is beside it the first says nothing.",
+)
 def test_t4_15_snapshots_of_different_paths_compare_where_both_are(past: Past) -> None:
     whole = [file("a/x", b"1"), file("a/y", b"2"), file("b/z", b"3")]
     part = [folder("a"), file("a/x", b"9"), file("a/y", b"2")]
@@ -358,6 +370,12 @@ def whole(top: str) -> list[Entry]:
     ]
 
 
+@promise(
+    "diff-rename",
+    "A file is shown as renamed where its content went from one path and came to exactly "
+    "one other, and a directory where all that was in it came to one new directory under "
+    "the same names.",
+)
 def test_a_directory_that_moved_is_renamed_as_a_whole(past: Past) -> None:
     kept = file("kept", b"k")
     found = with_renames(

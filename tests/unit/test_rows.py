@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipefs.errors import Corrupt, NotFound, Refused, UsageError
 from pipefs.past.rows import RowDifference, compare_rows
 from pipefs.past.tables import Table, read_table
+from tests.promises.promised import promise
 
 KINDS = ["csv", "csv.gz", "jsonl", "parquet"]
 FORMATS = ["csv", "jsonl", "parquet"]
@@ -107,6 +108,11 @@ def test_rows_without_a_key_are_counted_as_pandas_merges_them(
         assert len(found.added) - len(found.removed) == added - removed
 
 
+@promise(
+    "diff-rows",
+    "With `--rows` cells are equal by value, integers of any size exactly, a missing value "
+    "changes no other cell, and the order of rows and columns is no difference.",
+)
 @pytest.mark.parametrize("kind", FORMATS)
 @settings(deadline=None, max_examples=20)
 @given(
