@@ -62,6 +62,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "unprotect": "pipefs.cli.guarding:unprotect",
             "forget": "pipefs.cli.keeping:forget",
             "prune": "pipefs.cli.pruning:prune",
+            "check": "pipefs.cli.checking:check",
             "du": "pipefs.cli.pruning:du",
             "export": "pipefs.cli.exporting:export",
         },

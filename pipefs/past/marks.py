@@ -57,7 +57,10 @@ class Marks:
 
     def holder(self, key: str, version: str) -> int | None:
         """Who needs it; None: nobody."""
-        at = version_hash(key, version)
+        return self.holder_of(version_hash(key, version))
+
+    def holder_of(self, at: int) -> int | None:
+        """The same by the `version_hash`."""
         fresh = self._fresh.get(at)
         hashes = self._hashes[at >> 56]
         n = bisect.bisect_left(hashes, at)
