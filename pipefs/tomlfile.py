@@ -1,14 +1,15 @@
 """TOML files of settings: read strictly, replaced atomically, durable when the call returns.
 
-Files are 0600: a registry tells where somebody's data is. Knows nothing of what is in them.
+Files are 0600 unless told otherwise: a registry tells where somebody's data is. Knows nothing of
+what is in them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import tomllib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,18 +30,25 @@ def read_toml(path: Path) -> dict[str, object]:
 
 
 def write_toml(path: Path, content: Mapping[str, object], *, exclusive: bool = False) -> None:
-    """Replace a file, 0600, atomically and durably: a reader or a crash sees old or new.
+    """Replace a file with this content, 0600; as `write_file`."""
+    import tomli_w  # Here: only commands that write pay for it.
+
+    write_file(path, tomli_w.dumps(dict(content)).encode(), exclusive=exclusive)
+
+
+def write_file(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600) -> None:
+    """Replace a file atomically and durably: a reader or a crash sees old or new.
 
     Args:
         exclusive: raise `FileExistsError` instead of replacing.
+        mode: permissions of the new file; the umask takes its part.
+    Raises:
+        NoSpace, UsageError: it was not written; the old file is as it was.
     """
-    import tomli_w  # Here: only commands that write pay for it.
-
-    data = tomli_w.dumps(dict(content)).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp makes the file 0600.
+    temp = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        fd, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as e:
         raise _write_error(path, e) from e
     try:
@@ -57,7 +65,7 @@ def write_toml(path: Path, content: Mapping[str, object], *, exclusive: bool = F
         os.unlink(temp)
         raise
     except OSError as e:
-        Path(temp).unlink(missing_ok=True)
+        temp.unlink(missing_ok=True)
         raise _write_error(path, e) from e
     sync_folder(path.parent)
 

@@ -65,6 +65,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "check": "pipefs.cli.checking:check",
             "du": "pipefs.cli.pruning:du",
             "export": "pipefs.cli.exporting:export",
+            "lock": "pipefs.cli.locking:lock",
         },
     ),
     (

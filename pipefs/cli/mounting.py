@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 pipefs mount hurdat                     at ~/pipes/hurdat
 pipefs mount sales /srv/sales --read-only
 pipefs mount sales@2026Q3               a snapshot, read-only
+pipefs mount sales data/ --locked       the snapshot that pipefs.lock names
 pipefs mount --all""",
 )
 @click.argument("names", metavar="NAME[@SNAP]… [DIR]", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every pipe that is not mounted yet.")
 @click.option("--read-only", is_flag=True, help="Refuse writes.")
+@click.option("--locked", is_flag=True, help="The snapshots that pipefs.lock names, read-only.")
 @click.option("--foreground", is_flag=True, help="Stay until unmounted; Ctrl-C unmounts.")
 @click.option(
     "--transport",
@@ -54,6 +56,7 @@ def mount(
     names: tuple[str, ...],
     everything: bool,
     read_only: bool,
+    locked: bool,
     foreground: bool,
     transport: str,
     options: tuple[str, ...],
@@ -62,14 +65,15 @@ def mount(
 
     DIR is a folder (with a "/" in it, or one that exists) and goes with a single pipe; without it
     the pipe's mountpoint setting counts, else ~/pipes/NAME. Writing may begin at once: what does
-    not fit through the network now waits on this machine's disk.
+    not fit through the network now waits on this machine's disk. With --locked each pipe is mounted
+    as NAME@ID, at the snapshot that pipefs.lock of this project names.
     """
     from pipefs.client import connect_or_start
     from pipefs.protocol import Mount
 
     home = app.home()
     registry = app.registry(home)
-    wanted, directory = _wanted(app, home, registry.names(), names, everything)
+    wanted, directory = _wanted(app, home, registry.names(), names, everything, locked)
     for name, _ in wanted:
         registry.get(name)
     given = mount_options(options)
@@ -111,7 +115,12 @@ def _mount_each(
 
 
 def _wanted(
-    app: App, home: Home, known: list[str], names: tuple[str, ...], everything: bool
+    app: App,
+    home: Home,
+    known: list[str],
+    names: tuple[str, ...],
+    everything: bool,
+    locked: bool,
 ) -> tuple[list[tuple[str, str | None]], str]:
     """Pipes with their snapshots, and the folder ("" when none was given)."""
     words, directory = list(names), ""
@@ -121,8 +130,8 @@ def _wanted(
     if everything:
         from pipefs.client import SupervisorClient
 
-        if words or directory:
-            raise UsageError("--all goes without names and folder")
+        if words or directory or locked:
+            raise UsageError("--all goes without names, folder and --locked")
         there = {m.name for m in SupervisorClient(home).mounts_or_none() if m.snapshot is None}
         wanted = [n for n in known if n not in there]
         if not wanted:
@@ -133,7 +142,12 @@ def _wanted(
     if directory and len(words) > 1:
         raise UsageError(f"{directory} can be the mount point of one pipe only")
     full = os.path.normpath(os.path.abspath(os.path.expanduser(directory))) if directory else ""
-    return [split_snapshot(w) for w in words], full
+    targets = [split_snapshot(w) for w in words]
+    if locked:
+        from pipefs.cli.locking import pinned_targets
+
+        targets = pinned_targets(app, targets)
+    return targets, full
 
 
 BARE_OPTIONS = {
