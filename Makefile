@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
-# Many tests wait more than they compute. A file stays with one worker, which has a server of its own.
-PYTEST_WORKERS ?= 2
+# Many tests wait more than they compute, so three keep two cores busy. Each worker has a server of
+# its own; what a file shares among its tests is made again by a worker that helps out at the end.
+PYTEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ layers: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.ready
-	$(BIN)/python -m pytest tests -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 fast: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/layout tests/unit $(PYTEST_ARGS)

@@ -28,7 +28,7 @@ SOURCE = Path(__file__).parent.parent
 NOBODY = 65534
 
 
-def eventually(condition: Callable[[], object], what: str, within_s: float = 30.0) -> None:
+def eventually(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:
     """Wait until `condition` holds; the bound only turns a hang into a failure."""
     deadline = time.monotonic() + within_s
     while not condition():
