@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipefs import links, tree
-from pipefs.db import StateDB
+from pipefs.db import StateDB, View
 from pipefs.files import LocalFiles
+from pipefs.keys import names_of
+from pipefs.records import Content, Dirty, decode_content, ino_key
 
 
 @dataclass(slots=True)
@@ -32,29 +35,117 @@ class Pending:
         return changes or min(1, self.announcing + self.unsettled)
 
 
-def count_pending(
-    db: StateDB, files: LocalFiles, stays_local: Callable[[list[bytes]], bool]
-) -> Pending:
+StaysLocal = Callable[[list[bytes]], bool]
+
+
+def count_pending(db: StateDB, files: LocalFiles, stays_local: StaysLocal) -> Pending:
     """Count changes that wait; files for which `stays_local` is true do not count."""
     out = Pending()
     for ino in files.inos():
-        local = files.get(ino)
-        mark = local.mark if local is not None else None
-        if mark is None or not (mark.changed or mark.writers):
-            continue
-        with db.view() as v:
-            node = tree.inode(v, ino)
-            names = tree.names_to(v, ino) if node is not None else None
-            if node is None or not names or links.all_local(v, node, names, stays_local):
-                continue
-        st = files.stat(ino)
-        if st is not None and local is not None and local.is_changed():
+        found = _changed_file(db, files, stays_local, ino)
+        if found is not None:
             out.files += 1
-            out.bytes += st.st_size
-            out.open_files += bool(mark.writers) or files.is_mapped(ino)
+            out.bytes += found.size
+            out.open_files += found.is_open
     with db.view() as v:
         out.relocating = v.count("relocate")
         out.deleting = v.count("gone")
         out.announcing = v.count("ready")
         out.unsettled = v.count("sent")
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """A file with bytes that are in no version."""
+
+    size: int
+    is_open: bool
+    """For writing."""
+    content: Content | None
+    """Its last version."""
+
+
+def _changed_file(
+    db: StateDB, files: LocalFiles, stays_local: StaysLocal, ino: int
+) -> _Changed | None:
+    local = files.get(ino)
+    mark = local.mark if local is not None else None
+    if mark is None or not (mark.changed or mark.writers):
+        return None
+    with db.view() as v:
+        node = tree.inode(v, ino)
+        names = tree.names_to(v, ino) if node is not None else None
+        if node is None or not names or links.all_local(v, node, names, stays_local):
+            return None
+    st = files.stat(ino)
+    if st is None or local is None or not local.is_changed():
+        return None
+    return _Changed(st.st_size, bool(mark.writers) or files.is_mapped(ino), node.content)
+
+
+class Standing:
+    """What waited to go up at one moment: `left` says how much of it still does.
+
+    Whoever waits for it comes to an end however busy programs are: what they change, rename or
+    open meanwhile does not count anew. A file that was changed again counts as gone up when any
+    version has since that moment. Used by one thread.
+    """
+
+    def __init__(self, db: StateDB, files: LocalFiles, stays_local: StaysLocal) -> None:
+        self._db = db
+        self._local = files
+        self._stays_local = stays_local
+        # Not the volume's clock, which stands still for some ms: no rename before this is missed.
+        self._since_ns = time.time_ns()
+        self._files: dict[int, Content | None] = {}
+        """Closed files that were changed, with the version that each had."""
+        self._rows: dict[tuple[str, bytes], bytes] | None = None
+        """Deletions and requests under way once all files and copies were done."""
+        for ino in files.inos():
+            found = _changed_file(db, files, stays_local, ino)
+            if found is not None and not found.is_open:
+                self._files[ino] = found.content
+
+    def left(self) -> tuple[int, int]:
+        """(changes, bytes of files). Announcing is not among them."""
+        size = 0
+        for ino, before in list(self._files.items()):
+            found = _changed_file(self._db, self._local, self._stays_local, ino)
+            if found is None or found.is_open or not _same(before, found.content):
+                del self._files[ino]
+            else:
+                size += found.size
+        with self._db.view() as v:
+            changes = len(self._files) + self._copies(v)
+            if changes:
+                return changes, size
+            if self._rows is None:
+                self._rows = dict(_under_way(v))
+            self._rows = {at: raw for at, raw in self._rows.items() if v.get(*at) == raw}
+        return len(self._rows), 0
+
+    def _copies(self, v: View) -> int:
+        """Copies for renames before that moment, and those that they led to."""
+        return sum(int(raw or b"0") <= self._since_ns for _, raw in v.scan("relocate"))
+
+
+def _same(one: Content | None, other: Content | None) -> bool:
+    return one.same_version(other) if one is not None else other is None
+
+
+def _under_way(v: View) -> Iterator[tuple[tuple[str, bytes], bytes]]:
+    for key, raw in v.scan("sent"):
+        yield ("sent", key), raw
+    for key, raw in v.scan("gone"):
+        if not _is_taken(v, decode_content(raw).key):
+            yield ("gone", key), raw
+
+
+def _is_taken(v: View, key: str) -> bool:
+    """Whether a live file is about to put its own bytes at a key: no deletion comes first, and it
+    may be open for as long as it likes."""
+    node = tree.walk(v, names_of(key)) if not key.endswith("/") else None
+    if node is None or not node.is_file:
+        return False
+    return bool(node.dirty & Dirty.CONTENT) or v.has("relocate", ino_key(node.ino))

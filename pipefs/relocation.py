@@ -138,8 +138,10 @@ class Relocator:
 
     @staticmethod
     def _plan(t: Txn, node: Inode) -> None:
+        # With the time of its own rename: who waits for that one waits for what it led to.
+        planned = t.get("relocate", ino_key(node.ino)) or b"0"
         for _, entry in tree.children(t, node.ino):
-            t.put("relocate", ino_key(entry.ino), b"0")
+            t.put("relocate", ino_key(entry.ino), planned)
         t.delete("relocate", ino_key(node.ino))
         marker = t.get("markers", ino_key(node.ino))
         if marker:  # its marker object is named after the old path

@@ -22,7 +22,7 @@ from pipefs.db import StateDB
 from pipefs.errors import WouldBlock
 from pipefs.files import LocalFiles
 from pipefs.livetree import LiveTree
-from pipefs.pending import Pending, count_pending
+from pipefs.pending import Pending, Standing, count_pending
 from pipefs.records import (
     Conflict,
     Content,
@@ -227,6 +227,10 @@ class Volume(LiveTree):
     def outbox(self, stays_local: Callable[[list[bytes]], bool] = lambda _n: False) -> Pending:
         """Count what is not in the store yet; `local_only` files do not count."""
         return count_pending(self.db, self.files, stays_local)
+
+    def standing(self, stays_local: Callable[[list[bytes]], bool]) -> Standing:
+        """What waits to go up now, to be waited for."""
+        return Standing(self.db, self.files, stays_local)
 
     def close(self) -> None:
         """Record all state durably. The volume is not used afterwards."""

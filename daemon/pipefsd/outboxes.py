@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from pipefs.errors import TimedOut
+from pipefs.errors import PipefsError, TimedOut
 from pipefs.policy import Policy
 from pipefs.units import show_count, show_size
 from pipefs.volume import Volume
@@ -53,8 +53,8 @@ class Outbox:
         timeout_s: float | None,
         progress: Callable[[Mapping[str, object]], None],
     ) -> tuple[int, int]:
-        """Wait until everything closed is in the store and announced; (changes, bytes) that were
-        waited for.
+        """Wait until everything that is closed now is in the store and announced; (changes,
+        bytes) that were waited for. What programs change meanwhile is not waited for.
 
         Raises:
             TimedOut: `timeout_s` ran out.
@@ -63,12 +63,14 @@ class Outbox:
             return 0, 0
         started = time.monotonic()
         first = self.remaining()
+        standing = self._volume.standing(self._policy.stays_local)
         self._uploader.hurry(True)
         try:
             while True:
-                files, size = self.remaining()
-                if not files:
+                files, size = standing.left()
+                if not files and self._announced():
                     return first
+                files = max(1, files)
                 progress({"files": files, "bytes": size})
                 if timeout_s is not None and time.monotonic() - started >= timeout_s:
                     raise TimedOut(
@@ -80,6 +82,14 @@ class Outbox:
                 time.sleep(_POLL_S)
         finally:
             self._uploader.hurry(False)
+
+    def _announced(self) -> bool:
+        try:
+            self._syncer.announce()
+        except PipefsError as e:
+            self._health.report(e)
+            return False
+        return True
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         """Bring up what goes up in this time; (changes, bytes) that are left."""

@@ -28,6 +28,8 @@ COMMIT_SPACING_S = 1.0
 COMMIT_GATHER_S = 0.05
 """Files that land together go into one commit."""
 LOG_CHECK_S = 30.0
+_ROUNDS = 5
+"""Commits that one `announce` makes at most: busy programs always have something new."""
 LONGEST_PAUSE_S = 30.0
 NOTICED_AFTER_S = 5.0
 """How long one request about the log is tried before the pipe counts as offline."""
@@ -145,6 +147,20 @@ class Syncer:
             due = now - self._last_listing > self._refresh_interval_s
             if due or self._follower.must_relist():
                 effects.merge(self._list())
+        self.tell(effects)
+
+    def announce(self) -> None:
+        """Announce what is finished now, at once. Raises what the store raises."""
+        effects, rounds = Effects(), 0
+        with self._busy:
+            # What makes way for something else may be in one commit, and that in the next.
+            while rounds < _ROUNDS:
+                more, count = self._follower.announce()
+                effects.merge(more)
+                if not count:
+                    break
+                self._last_commit = time.monotonic()
+                rounds += 1
         self.tell(effects)
 
     def _list(self) -> Effects:
