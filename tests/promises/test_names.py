@@ -86,16 +86,20 @@ def test_a_longer_name_is_too_long(twin: Twin) -> None:
 
 @promise(
     "names-reserved",
-    "`.snapshots` anywhere, and `.pipefs` in the root, are not found, never listed, and "
-    "`EROFS` to make; other names that begin with a dot are ordinary.",
+    "`.snapshots` is found in every directory and `.pipefs` in the root never is; "
+    "neither is listed or can be made, and other names that begin with a dot are "
+    "ordinary.",
 )
 def test_our_own_names_cannot_be_made(twin: Twin) -> None:
     root = twin.ours.parent
-    for path in (root / ".pipefs", root / ".snapshots", twin.ours / ".snapshots"):
-        assert not path.exists()
-        assert tried(path.mkdir) == "EROFS"
-        assert tried(path.touch) == "EROFS"
+    for path in (root / ".snapshots", twin.ours / ".snapshots"):
+        assert path.is_dir()
+        assert tried(path.mkdir) == "EEXIST"
         assert path.name not in os.listdir(path.parent)
+    own = root / ".pipefs"
+    assert not own.exists()
+    assert tried(own.mkdir) == "EROFS"
+    assert tried(own.touch) == "EROFS"
     for name in (".pipefs", ".git", ".hidden"):
         (twin.ours / name).touch()
     assert set(os.listdir(twin.ours)) == {".pipefs", ".git", ".hidden"}
