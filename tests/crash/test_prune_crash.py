@@ -16,6 +16,7 @@ from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
 from pipefs.stores.opening import open_store
 from tests.kept import DAY_NS, Pipe, later
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 
 # Run by a process of its own: prune a store, and die at the n-th step of that name.
@@ -108,6 +109,11 @@ def open_pipe(tmp_path: Path) -> Iterator[Callable[[Store], Pipe]]:
         pipe.store.close()
 
 
+@promise(
+    "retention-killed",
+    "A prune that was killed at any point is finished by the next one, which deletes what "
+    "the first would have.",
+)
 def test_the_embedded_store_after_every_step(
     open_pipe: Callable[[Store], Pipe], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from pipefs.past.lifecycle import dangerous_rules
 from pipefs.past.locking import hold
 from pipefs.stores.opening import open_store
 from tests.kept import Pipe, later
+from tests.promises.promised import promise
 from tests.seaweed import READER_ACCESS_KEY, READER_SECRET_KEY, SeaweedServer
 
 PREFIX = "team/sales"
@@ -86,6 +87,10 @@ def test_a_prune_on_s3_leaves_what_is_needed(
     pipe.check()
 
 
+@promise(
+    "retention-null",
+    "A version without an id of its own (`null`) is never deleted by a prune.",
+)
 def test_objects_from_before_versioning_are_never_touched(
     make_pipe: Callable[[str], Pipe], seaweed: SeaweedServer
 ) -> None:
@@ -103,6 +108,11 @@ def test_objects_from_before_versioning_are_never_touched(
     assert contents(pipe) == [b"newer", b"null version"]
 
 
+@promise(
+    "retention-locked",
+    "Where the bucket has Object Lock, nobody can delete a version that a protected snapshot names "
+    "before its hold is taken off.",
+)
 def test_t4_23_a_protected_picture_is_held_by_the_store_itself(
     make_pipe: Callable[[str], Pipe],
     locked_bucket: str,

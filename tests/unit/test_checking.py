@@ -25,6 +25,7 @@ from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import FaultStore
 from tests.kept import Pipe
 from tests.pasts import open_past
+from tests.promises.promised import promise
 
 MIB = 1 << 20
 
@@ -73,6 +74,10 @@ def test_an_intact_past_has_no_faults(pipe: Pipe) -> None:
 # --- the catalogue ------------------------------------------------------------------------------
 
 
+@promise(
+    "check-completes",
+    "`check NAME` completes a snapshot that a dying machine left half-made.",
+)
 def test_a_snapshot_that_died_before_its_object_is_completed(pipe: Pipe, store: Store) -> None:
     pipe.write("a", b"3")
     dying = FaultStore(store)
@@ -223,6 +228,11 @@ def test_a_version_that_is_not_what_the_manifest_says_is_named(pipe: Pipe, store
     assert [(f.kind, f.where) for f in found] == [("size", "a"), ("content", "d/b")]
 
 
+@promise(
+    "check-files",
+    "`check NAME@SNAP` finds each file whose version is gone or has another size or ETag, "
+    "and with `--read-data` each whose bytes are not those of its checksum.",
+)
 def test_bytes_that_changed_on_the_disk_are_found_when_they_are_read(
     pipe: Pipe, store: LocalStore, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from pipefs.errors import NotFound
 from pipefs.past import pruning
 from pipefs.stores.local import LocalStore
 from tests.kept import Pipe, later
+from tests.promises.promised import promise
 
 Run = Callable[..., Result]
 
@@ -210,6 +211,10 @@ def test_what_to_forget_must_be_said(run: Run, pipe: Pipe) -> None:
     assert len(tags_of(pipe)) == 3
 
 
+@promise(
+    "retention-protected",
+    "A protected snapshot cannot be forgotten, by name or by a policy, before it is unprotected.",
+)
 def test_protected_snapshots_are_refused_with_4(run: Run, pipe: Pipe) -> None:
     assert run("protect", "sales@v1", "sales@v2").stdout == "v1  protected\nv2  protected\n"
     done = run("-y", "forget", "sales@v1", code=4)

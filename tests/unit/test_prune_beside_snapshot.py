@@ -23,6 +23,7 @@ from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
 from pipefs.stores.wrapper import WrapperStore
 from tests.kept import DAY_NS, Pipe
+from tests.promises.promised import promise
 
 T = TypeVar("T")
 
@@ -112,6 +113,11 @@ def test_a_prune_at_any_step_of_a_snapshot(make: Callable[[bool], Pipe], changed
         pipe.check()
 
 
+@promise(
+    "retention-kept",
+    "A prune deletes no version that a snapshot names, be it kept, forgotten for less than "
+    "the grace period, or just being taken on another machine.",
+)
 @pytest.mark.parametrize("changed", [False, True], ids=["unchanged", "changed"])
 def test_a_snapshot_at_any_step_of_a_prune(make: Callable[[bool], Pipe], changed: bool) -> None:
     first = make(changed)

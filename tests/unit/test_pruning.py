@@ -16,6 +16,7 @@ from pipefs.past.taking import Taker, Wanted
 from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
 from tests.kept import DAY_NS, Pipe, later
+from tests.promises.promised import promise
 
 
 @pytest.fixture
@@ -82,6 +83,11 @@ def test_a_survey_says_who_holds_what_and_changes_nothing(pipe: Pipe, store: Sto
     pipe.check()
 
 
+@promise(
+    "retention-grace",
+    "A version stays for the grace period after it was replaced, 24 hours at least, and so "
+    "does each that the live tree had at any commit since.",
+)
 def test_what_was_replaced_within_the_grace_period_stays(pipe: Pipe) -> None:
     pipe.write("a", b"1")
     pipe.write("a", b"2")
@@ -113,6 +119,11 @@ def test_a_pipe_without_a_log_is_refused(pipe: Pipe, store: Store) -> None:
     assert contents(pipe) == [b"1", b"2"]
 
 
+@promise(
+    "retention-forgotten",
+    "A forgotten snapshot can be brought back, whole, until a prune finds it forgotten for "
+    "longer than the grace period; from then on no machine has it.",
+)
 def test_a_forgotten_snapshot_holds_its_versions_until_the_grace_is_over(pipe: Pipe) -> None:
     pipe.write("a", b"1")
     made = pipe.snapshot("v1")
@@ -259,6 +270,10 @@ def test_a_snapshot_object_that_the_log_does_not_know_holds_its_versions(
     assert store.head(manifest.key_of_object(made.body.root)).size > 0
 
 
+@promise(
+    "retention-unreadable",
+    "A prune that cannot read a snapshot or the log deletes nothing and names it.",
+)
 def test_what_cannot_be_read_stops_everything(pipe: Pipe, store: Store) -> None:
     pipe.write("a", b"1")
     made = pipe.snapshot("v1")
@@ -281,6 +296,7 @@ def test_a_hole_in_the_log_stops_everything(pipe: Pipe, store: Store) -> None:
     assert contents(pipe) == [b"1", b"2", b"3"]
 
 
+@promise("retention-apart", "Another pipe below the prefix is left alone by a prune.")
 def test_another_pipe_below_is_left_alone(pipe: Pipe, store: Store) -> None:
     pipe.write("a", b"1")
     pipe.write("a", b"2")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipefs.past.marks import LOG, Marks, key_hash
 from pipefs.past.sweeping import Judged, Rules, Verdict, judged
 from pipefs.types import ObjectVersion
+from tests.promises.promised import promise
 
 HORIZON = 100
 
@@ -233,6 +234,10 @@ def _identity(one: Judged) -> tuple[str, str | None]:
     return one.version.key, one.version.version_id
 
 
+@promise(
+    "retention-current",
+    "A prune changes no live file and brings no deleted one back, wherever it is interrupted.",
+)
 @given(listings(), any_rules(), st.integers(0, 40))
 def test_deleting_in_this_order_never_brings_a_file_back(
     versions: list[ObjectVersion], by: Rules, died_after: int
