@@ -99,6 +99,8 @@ class LocalFiles(PassedFiles):
         write_id = uuid.uuid4().hex
         local = self._file(node.ino)
         fd = self.staging.create(Sidecar(node.ino, path, node.mode, write_id), 0)
+        # Until its first bytes it has the time that was told: a tick may have gone by meanwhile.
+        os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
         if handle:
             local.fd = fd
         else:

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 from pipefs.staging import Sidecar, StagingArea
+from pipefs.stores.local import LocalStore
 from pipefs.times import stamp_ns
+from tests.machines import machines
 
 
 def test_a_file_written_after_a_stamp_is_never_older_than_it(tmp_path: Path) -> None:
@@ -34,3 +36,13 @@ def test_a_staging_file_that_was_another_files_has_the_time_of_now(tmp_path: Pat
     fd = area.create(Sidecar(8, "new", stat.S_IFREG | 0o644, "w2"), 0)
     assert os.fstat(fd).st_mtime_ns >= before
     os.close(fd)
+
+
+def test_a_file_that_stays_empty_keeps_the_time_it_was_made(tmp_path: Path) -> None:
+    with machines(tmp_path, LocalStore(tmp_path / "store"), "here") as (here,):
+        # The clock goes on between the name and its staging file, here by a long tick.
+        here.volume._clock = lambda: stamp_ns() - 10**9
+        made = here.volume.create(1, b"empty", 0o644, 0, 0, handle=1)
+        assert here.inode("empty").mtime_ns == made.mtime_ns
+        here.volume.close_write(made.ino, 1)
+        assert here.inode("empty").mtime_ns == made.mtime_ns
