@@ -82,7 +82,7 @@ class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
     link: str = ""
     """link: the path of the file it is a name of."""
     links: int = 0
-    """file: how many further names it has."""
+    """How many further names it has; not of a directory."""
 
     @property
     def object_key(self) -> str:

@@ -52,7 +52,7 @@ class LiveSource:
             node = nodes.get(name)
             line = None
             if node is not None:
-                further = max(0, node.nlink - 1) if node.is_file else 0
+                further = max(0, node.nlink - 1) if not node.is_dir else 0
                 path = above + component_of(name)
                 line = entry_of(node, path, link=targets.get(name, ""), links=further)
                 if node.dirty & Dirty.CONTENT:
@@ -100,7 +100,7 @@ def overlaid(v: View) -> list[Touched]:
         below = node.is_dir and (moved or not node.parent)
         places = (tree.names_to(v, node.ino), tree.base_names_to(v, node.ino))
         out += [Touched(names, below) for names in places if names]
-        if node.is_file and v.count("links"):
+        if not node.is_dir and v.count("links"):
             out += _linked(v, key)
     for key, raw in v.scan("onames"):
         parent, name = int.from_bytes(key[:8], "big"), key[8:]

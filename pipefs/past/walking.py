@@ -74,7 +74,8 @@ class BaseSource:
                 if node is None:
                     raise Corrupt(f"the tree has a name for inode {found.ino} but not the inode")
                 link = path_of(tree.base_names_to(v, node.alias) or []) if node.alias else ""
-                count = len(links.in_base(v, node.ino)) if linked and node.is_file else 0
+                several = linked and not node.is_dir and not node.alias
+                count = len(links.in_base(v, node.ino)) if several else 0
                 line = entry_of(node, above + component_of(name), link=link, links=count)
                 out.append((name, found.ino, line))
         return out

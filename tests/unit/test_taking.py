@@ -180,6 +180,7 @@ def test_hard_links_and_special_files_are_in_it(pair: list[Machine], store: Stor
     here.write("d/a", b"bytes")
     here.link("d/a", "b")
     here.symlink("s", "d/a")
+    here.link("s", "s2")
     here.sync()
     taker(here).take(Wanted(tag="v1"))
     view = past(store).view("v1")
@@ -187,7 +188,8 @@ def test_hard_links_and_special_files_are_in_it(pair: list[Machine], store: Stor
     assert (found["b"].kind, found["b"].link) == ("link", "d/a")
     assert (found["s"].kind, found["s"].target) == ("symlink", "d/a")
     assert view.at([b"b"]).ino == view.at([b"d", b"a"]).ino
-    assert view.at([b"b"]).nlink == 2
+    assert view.at([b"s"]).ino == view.at([b"s2"]).ino
+    assert view.at([b"b"]).nlink == view.at([b"s2"]).nlink == 2
     here.mv("d", "e")
     here.sync()
     taker(here).take(Wanted(tag="v2"))
