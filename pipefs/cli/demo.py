@@ -60,6 +60,10 @@ print(flights.groupby("name").dep_delay.mean().nlargest(3).round(1).to_string())
         ],
     ),
     (
+        "Keep this moment: a snapshot copies nothing.",
+        ['pipefs snapshot flights raw -m "as downloaded"'],
+    ),
+    (
         "Change it: a new parquet file in the place of the old one, a line more in a CSV.",
         [
             """python -c '
@@ -74,6 +78,16 @@ new.to_csv("flights/airlines.csv", mode="a", header=False, index=False)'""",
     (
         "Is it safe? `flush` returns when all of it is in the store.",
         ["pipefs flush flights", "pipefs status"],
+    ),
+    (
+        "The past is a folder inside each folder.",
+        [
+            "pipefs diff flights raw",
+            """python -c '
+import pandas as pd
+for at in ("flights", "flights/.snapshots/raw"):
+    print(at, len(pd.read_parquet(f"{at}/flights.parquet")))'""",
+        ],
     ),
     (
         "Away and back: the same bytes.",

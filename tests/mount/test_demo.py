@@ -46,6 +46,8 @@ def test_demo_shows_the_main_path_and_leaves_nothing(room: Path) -> None:
     assert done.stdout.count("flights/flights.parquet: OK") == 2
     assert "328521 flights left; the newest airline: Pipe Airways" in done.stdout
     assert "safe to unplug: yes" in done.stdout
+    assert "\nflights 328521\nflights/.snapshots/raw 336776\n" in done.stdout
+    assert "M flights.parquet" in done.stdout
     assert_nothing_stays(room)
 
 
