@@ -194,11 +194,10 @@ def _tell_forgotten(
             "kept": [{**_item(d.snapshot), "reasons": d.reasons} for d in kept],
         }
     )
-    for line in table([[*_row(d.snapshot), ", ".join(d.reasons)] for d in kept]):
-        app.say(f"keep    {line}")
-    verb = "would go" if dry_run else "forget"
-    for line in table([_row(s) for s in chosen]):
-        app.say(f"{verb}  {line}")
+    verb = "would go" if dry_run else "forgotten"
+    rows = [["kept", *_row(d.snapshot), ", ".join(d.reasons)] for d in kept]
+    for line in table([*rows, *([verb, *_row(s), ""] for s in chosen)]):
+        app.say(line)
     if not chosen:
         app.say(f"{name}  nothing to forget")
     elif not dry_run:

@@ -10,7 +10,7 @@ import click
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.output import printable, table
 from pipefs.cli.pasts import LIVE, open_past, time_text_ns, view_at
-from pipefs.errors import NotFound, UsageError
+from pipefs.errors import AccessDenied, NotFound, UsageError
 from pipefs.target import Target, is_path, parse_target
 from pipefs.units import DURATION_ALLOWED, parse_duration, show_count, show_seconds, show_size
 
@@ -46,13 +46,13 @@ def prune(app: App, name: str, dry_run: bool, grace: str) -> None:
     if dry_run or not app.yes:
         found = pruning.survey(past, grace_ns=grace_ns, extra_marks=foreign)
         app.emit({"name": name, "dry_run": True, "report": found})
-        _tell(app, name, found)
+        _tell(app, name, found, dry_run=True)
         if found.free.versions or found.free.markers:
             app.say(f"delete it: {app.command(f'prune {name} -y')}")
         return
     done = pruning.prune(past, grace_ns=grace_ns, extra_marks=foreign)
     app.emit({"name": name, "dry_run": False, "report": done})
-    _tell(app, name, done)
+    _tell(app, name, done, dry_run=False)
     text = (
         f"{show_count(done.deleted_versions, 'version')} deleted, {show_size(done.deleted_bytes)}"
     )
@@ -80,14 +80,23 @@ def _foreign_marks(app: App, name: str) -> Iterator[tuple[str, str]]:
             yield from needed_versions(place)
 
 
-def _tell(app: App, name: str, found: Report) -> None:
+def _foreign_if_allowed(app: App, name: str) -> list[tuple[str, str]]:
+    try:
+        return list(_foreign_marks(app, name))
+    except AccessDenied as e:
+        app.warn(e.message)
+        return []
+
+
+def _tell(app: App, name: str, found: Report, *, dry_run: bool) -> None:
     app.say(f"{name}  who holds what in the bucket:")
     for line in held_lines(found.held, _words(found)):
-        app.say(line)
+        app.say(f"  {line}")
     for prefix in found.nested:
-        app.say(f"      {prefix} is a pipe of its own: left alone")
+        app.say(f"  {printable(prefix)} is a pipe of its own: left alone")
     if found.dropped:
-        app.say(f"      {show_count(len(found.dropped), 'forgotten snapshot')} gone for good")
+        verb = "would go" if dry_run else "went"
+        app.say(f"  {show_count(len(found.dropped), 'forgotten snapshot')} {verb} for good")
 
 
 def _words(found: Report) -> dict[str, str]:
@@ -111,6 +120,7 @@ _KINDS = {
 def held_lines(held: Sequence[Held], words: dict[str, str]) -> list[str]:
     """A table: holder, versions, bytes; snapshots by size, the largest first."""
     rows = []
+    held = [h for h in held if h.versions]  # delete markers alone take nothing
     alone = sorted((h for h in held if h.kind == "snapshot"), key=lambda h: -h.bytes)
     for kind in _ORDER:
         if kind != "snapshot":
@@ -155,7 +165,7 @@ def du(app: App, target: str, versions: bool) -> None:
         from pipefs.past.usage import of_bucket
 
         path = _catalogue_path(found)
-        held = of_bucket(past, path, _foreign_marks(app, found.name))
+        held = of_bucket(past, path, _foreign_if_allowed(app, found.name))
         app.emit({"name": found.name, "path": path, "held": held})
         for line in held_lines(held, _KINDS):
             app.say(line)

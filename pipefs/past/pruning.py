@@ -63,7 +63,7 @@ class Report(msgspec.Struct, kw_only=True):
     nested: list[str]
     """Keys of other pipes below this one begin so; they are left alone."""
     dropped: list[str]
-    """Ids of forgotten snapshots that go."""
+    """Ids of forgotten snapshots whose grace is over: they go."""
     deleted_versions: int = 0
     deleted_bytes: int = 0
     deleted_markers: int = 0
@@ -144,6 +144,8 @@ class _Plan:
         self.cutoff = 0
         self.dropped: set[str] = set()
         """Those of earlier prunes too, while their objects may be there."""
+        self.new: set[str] = set()
+        """Those that this prune drops."""
 
     @property
     def horizon_ns(self) -> int:
@@ -161,6 +163,7 @@ class _Plan:
         if _same_tree(self._past.store, catalog.cutoff, cutoff):
             cutoff = catalog.cutoff  # a pipe that rests gets no entry for each prune
         self.cutoff = max(cutoff, catalog.cutoff)
+        self.new = set()  # another machine may have brought one back since the last try
         self.dropped = {s.id for s in catalog.snapshots.values() if s.dropped}
         there = _objects(self._past.store) if self.dropped else set()
         out = [
@@ -171,6 +174,7 @@ class _Plan:
             over = 0 < snapshot.forgotten < self._horizon_ns
             if over and not snapshot.dropped:
                 self.dropped.add(snapshot.id)
+                self.new.add(snapshot.id)
                 out.append(Change(op="prune", path="", snapshot=snapshot.id))
         if self.cutoff > catalog.cutoff:
             out.append(Change(op="prune", path="", cutoff=self.cutoff))
@@ -288,7 +292,7 @@ def tally(store: Store, rules: Rules, held: Holdings, plan: _Plan, grace_ns: int
         cutoff=plan.cutoff,
         held=sums,
         nested=nested,
-        dropped=sorted(plan.dropped),
+        dropped=sorted(plan.new),
     )
 
 

@@ -181,7 +181,7 @@ def test_a_policy_says_what_stays_and_why(run: Run, pipe: Pipe) -> None:
     run("protect", "sales@v1")
     done = run("forget", "sales", "--keep-last", "1", "-n")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["keep", "keep", "would"]
+    assert [line.split()[0] for line in lines] == ["kept", "kept", "would"]
     assert lines[0].endswith("last")
     assert lines[1].endswith("protected")
     found = json.loads(run("-y", "forget", "sales", "--keep-last", "1", "--json").stdout)
@@ -235,11 +235,13 @@ def test_dws_38_a_snapshot_is_deleted_with_what_only_it_had(
     made = pipe.past().catalog.find("v1")
     run("-y", "forget", "sales@v1")
     said = run("prune", "sales").stdout
-    assert "1 forgotten snapshot gone for good" in said
+    assert "1 forgotten snapshot would go for good" in said
     assert "delete it: pipefs prune sales -y" in said
     assert b"0" in {pipe.store.get(v.key, v.version_id, 0, 9) for v in pipe.versions()}
     said = run("prune", "sales", "-y").stdout
+    assert "1 forgotten snapshot went for good" in said
     assert "deleted" in said.splitlines()[-1]
+    assert "for good" not in run("prune", "sales", "-y").stdout
     assert b"0" not in {pipe.store.get(v.key, v.version_id, 0, 9) for v in pipe.versions()}
     for key in (cat.object_key(made.id), manifest.key_of_object(made.body.root)):
         with pytest.raises(NotFound):

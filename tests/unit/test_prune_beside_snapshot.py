@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from pipefs import manifest
+from pipefs.commits import Change
 from pipefs.errors import Conflict
 from pipefs.past import manifests
 from pipefs.past.opened import Past
@@ -149,3 +150,26 @@ def test_two_prunes_at_once(make: Callable[[bool], Pipe], changed: bool) -> None
             now_ns,
         )
         pipe.check()
+
+
+def test_a_snapshot_is_brought_back_at_any_step_of_a_prune(make: Callable[[bool], Pipe]) -> None:
+    first = make(True)
+    steps = steps_of(lambda s: run_prune(s, first.moment_ns), first.store)
+    back, gone = 0, 0
+    for step in range(1, steps + 1):
+        pipe = make(True)
+        (snapshot_id,) = pipe.shown
+
+        def undo(pipe: Pipe = pipe, snapshot_id: str = snapshot_id) -> None:
+            change = Change(op="forget", path="", snapshot=snapshot_id, off=True)
+            pipe.past().amend(lambda c: [] if c.snapshots[snapshot_id].dropped else [change])
+
+        run_prune(StepStore(pipe.store, step, undo), pipe.moment_ns)
+        if pipe.past().catalog.snapshots[snapshot_id].dropped:
+            gone += 1
+            continue
+        back += 1
+        assert not pipe.past().catalog.snapshots[snapshot_id].forgotten
+        pipe.check()
+    assert back > 3
+    assert gone > 3
