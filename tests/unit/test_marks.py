@@ -24,7 +24,10 @@ def expected(claims: list[int]) -> int:
     return claims[0] if len(set(claims)) == 1 else -1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(_claims)
 def test_it_answers_like_a_dict(
     monkeypatch: pytest.MonkeyPatch, claims: list[tuple[str, str, int]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipefs.catalog import Body, Snapshot
@@ -116,6 +116,9 @@ def test_a_snapshot_without_a_readable_time_stays() -> None:
 
 # --- for any snapshots --------------------------------------------------------------------------
 
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a machine that does much else, too."""
+
 _snapshots = st.lists(
     st.tuples(
         st.integers(0, 3 * 365 * 24 * 60),
@@ -144,12 +147,14 @@ _policies = st.builds(
 )
 
 
+@calm
 @given(_snapshots, _policies)
 def test_what_a_policy_keeps_it_keeps_again(found: list[Snapshot], policy: Policy) -> None:
     once = [d.snapshot for d in decide(found, policy) if d.keep]
     assert all(d.keep for d in decide(once, policy))
 
 
+@calm
 @given(_snapshots, _policies)
 def test_every_snapshot_gets_one_decision_and_protected_ones_stay(
     found: list[Snapshot], policy: Policy
@@ -159,6 +164,7 @@ def test_every_snapshot_gets_one_decision_and_protected_ones_stay(
     assert all(d.keep for d in made if d.snapshot.protected)
 
 
+@calm
 @given(_snapshots, _policies, st.randoms())
 def test_the_order_of_the_snapshots_does_not_matter(
     found: list[Snapshot], policy: Policy, random: object
@@ -168,6 +174,7 @@ def test_the_order_of_the_snapshots_does_not_matter(
     assert decide(mixed, policy) == decide(found, policy)
 
 
+@calm
 @given(_snapshots, _policies, _policies)
 def test_two_policies_together_keep_what_each_keeps(
     found: list[Snapshot], one: Policy, other: Policy
@@ -181,6 +188,7 @@ def test_two_policies_together_keep_what_each_keeps(
     assert together >= set(kept(decide(found, one))) | set(kept(decide(found, other)))
 
 
+@calm
 @given(_snapshots, st.sampled_from(["last", "hourly", "daily", "weekly", "monthly", "yearly"]),
        st.integers(1, 5))  # fmt: skip
 def test_a_rule_keeps_as_many_as_it_says_and_the_newest_first(

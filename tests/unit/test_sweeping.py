@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipefs.past.marks import LOG, Marks, key_hash
@@ -175,6 +175,9 @@ def test_left_over_probes_go() -> None:
 
 # --- any listing --------------------------------------------------------------------------------
 
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a machine that does much else, too."""
+
 _keys = ["k", "l/m", ".pipefs/refs.json", ".pipefs/manifests/p.jsonl.gz",
          ".pipefs/manifests/q.jsonl.gz", ".pipefs/snapshots/abc.json", "sub/x"]  # fmt: skip
 
@@ -206,6 +209,7 @@ def any_rules(draw: st.DrawFn) -> Rules:
     )
 
 
+@calm
 @given(listings(), any_rules())
 def test_every_version_is_judged_once_and_what_goes_may_go(
     versions: list[ObjectVersion], by: Rules
@@ -238,6 +242,7 @@ def _identity(one: Judged) -> tuple[str, str | None]:
     "retention-current",
     "A prune changes no live file and brings no deleted one back, wherever it is interrupted.",
 )
+@calm
 @given(listings(), any_rules(), st.integers(0, 40))
 def test_deleting_in_this_order_never_brings_a_file_back(
     versions: list[ObjectVersion], by: Rules, died_after: int
@@ -257,6 +262,7 @@ def test_deleting_in_this_order_never_brings_a_file_back(
     assert live([v for v in versions if v not in done]) == live(versions)
 
 
+@calm
 @given(listings(), any_rules())
 def test_a_second_sweep_finds_nothing_more(versions: list[ObjectVersion], by: Rules) -> None:
     gone = {_identity(j) for j in judged(versions, by) if j.verdict is Verdict.GONE}
