@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.mounted import SOURCE, Home
 from tests.ram import ram_folder
 from tests.seaweed import SeaweedServer
+
+# No test measures time, and a busy machine takes its own for an example.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Processes that tests start find the source and its tests, however pytest itself was started.
 os.environ["PYTHONPATH"] = os.pathsep.join((str(SOURCE), str(SOURCE / "daemon")))
