@@ -6,6 +6,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,12 @@ from pipefs.cli.output import printable, table
 from pipefs.cli.pasts import open_past, time_text, time_text_ns
 from pipefs.errors import NotFound
 from pipefs.target import Target, parse_target
-from pipefs.units import show_count, show_size
+from pipefs.units import show_count, show_size, utc_text
 
 if TYPE_CHECKING:
     from pipefs.catalog import Catalog, Snapshot
     from pipefs.commits import Change, Commit
+    from pipefs.foreign.found import ForeignSnapshot
     from pipefs.past.history import Event
     from pipefs.past.opened import Past
 
@@ -54,21 +56,30 @@ def manifest_path(path: str) -> str:
     short_help="The snapshots of a pipe, newest first.",
     example="pipefs snapshots sales\n"
     "pipefs snapshots sales --contains 2026/q3.csv\n"
+    "pipefs snapshots sales --foreign\n"
     "pipefs snapshots sales --json",
 )
 @click.argument("name")
 @click.option("--contains", metavar="PATH", default="", help="Only those whose folder has PATH.")
+@click.option("--foreign", "others", is_flag=True, help="Also those of dws, T4 and quilt3.")
 @pass_app
-def snapshots(app: App, name: str, contains: str) -> None:
+def snapshots(app: App, name: str, contains: str, others: bool) -> None:
     """Tags, id, time, what is in it, and its message. NAME/PATH is short for --contains PATH."""
     target = _target(app, name)
     past = open_past(app, target.name)
     path = manifest_path("/".join(p for p in (target.path, contains) if p))
     found = past.catalog.covering(path) if path else past.catalog.kept()
-    app.emit({"name": target.name, "snapshots": [snapshot_json(s) for s in found]})
-    for line in snapshot_lines(found):
+    foreign = _foreign(app, target.name, path) if others else []
+    shown: dict[str, object] = {
+        "name": target.name,
+        "snapshots": [snapshot_json(s) for s in found],
+    }
+    if others:
+        shown["foreign"] = [_foreign_json(s) for s in foreign]
+    app.emit(shown)
+    for line in [*snapshot_lines(found), *foreign_lines(foreign)]:
         app.say(line)
-    if not found:
+    if not (found or foreign):
         of = f" of {shown_path(path)}" if path else ""
         app.say(
             f"{target.name}  no snapshot{of} yet · {app.command(f'snapshot {target.name} TAG')}"
@@ -109,6 +120,39 @@ def snapshot_json(s: Snapshot) -> dict[str, object]:
         "commit": body.commit,
         "parent": body.parent or None,
         "open": body.open,
+    }
+
+
+def _foreign(app: App, name: str, path: str) -> list[ForeignSnapshot]:
+    """Snapshots of other systems that can hold a path, newest first."""
+    from pipefs.buckets import open_place
+    from pipefs.catalog import covers
+    from pipefs.foreign.found import Foreign
+    from pipefs.registry import PATIENCE_S
+
+    with open_place(app.registry(app.home()).get(name), patience_s=PATIENCE_S) as place:
+        looked = Foreign(place)
+        found = [s for s in looked.refresh() if not path or covers(s.path, path)]
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(looked.described, found))
+
+
+def foreign_lines(found: Sequence[ForeignSnapshot]) -> list[str]:
+    """One line a snapshot: `quilt-team-sales@4f2a91c  2026-11-28 12:00Z  as downloaded`."""
+    return table(
+        [[printable(s.label), time_text_ns(s.time_ns), printable(s.message)] for s in found]
+    )
+
+
+def _foreign_json(s: ForeignSnapshot) -> dict[str, object]:
+    return {
+        "label": s.label,
+        "format": s.format,
+        "hash": s.hash,
+        "name": s.name,
+        "time": utc_text(s.time_ns),
+        "message": s.message,
+        "path": shown_path(s.path),
     }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipefs.catalog import FOREIGN, MIN_DIGITS, SHORT_DIGITS
+from pipefs.catalog import MIN_DIGITS, SHORT_DIGITS
 from pipefs.errors import AccessDenied, Conflict, Corrupt, NotFound
 from pipefs.foreign import dws, quilt3, t4
 from pipefs.foreign.pins import view_of
@@ -226,8 +226,3 @@ class Foreign:
         if not package.inside:
             return None
         return ForeignSnapshot("quilt3", top, time_ns, key, name, message=package.message)
-
-
-def is_label(name: str) -> bool:
-    """Whether a name can only mean a foreign snapshot."""
-    return name.startswith(FOREIGN)

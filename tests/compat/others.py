@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INSTALL_TIMEOUT_S = 900
+RUN_TIMEOUT_S = 300
 
 PACKAGES = {
     "quilt3": ("quilt3==8.0.0",),
@@ -63,7 +64,7 @@ class Other:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=RUN_TIMEOUT_S,
         )
         assert done.returncode == code, (words[0], words[-1], done.stdout, done.stderr)
         return done.stdout

@@ -134,6 +134,10 @@ def test_ls_cat_and_diff_take_labels_of_other_systems(run: Run, place: Place) ->
             p.removeprefix("d0/") for p in sorted(FILES) if p.startswith("d0/")
         ]
         assert run("cat", f"sales@{label}/d1/001.csv").stdout_bytes == FILES["d1/001.csv"]
+    shown = run("snapshots", "sales", "--foreign").stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["v1", *labels]
+    assert all(line.endswith("as it came") for line in shown)
+    assert run("snapshots", "sales").stdout.splitlines() == shown[:1]
     one, other = (f"sales@{label}/d1" for label in labels)
     assert "are the same" in run("diff", one, other).stdout
     assert "no snapshot 't4-0000000'" in run("ls", "sales@t4-0000000", code=3).stderr
