@@ -1,6 +1,6 @@
 """T4's algorithm reads our snapshots, and we read what it makes.
 
-No release of `t4` on PyPI (0.0.4 to 0.1.4) has snapshots: they lived in its repository only. So the
+The releases of `t4` that were looked at (0.0.4, 0.0.6, 0.0.7, 0.1.4) have no snapshots. So the
 judge here is what that code did, written anew on plain boto3.
 """
 
