@@ -414,7 +414,7 @@ class UnversionedStore(WrapperStore):
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectVersion]:
         return map(self._plain, super().list(prefix, start_after=start_after))
 
-    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+    def list_versions(self, prefix: str = "", *, page: int = 1000) -> Iterator[ObjectVersion]:
         raise Unsupported("this store has no versions")
 
     def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:

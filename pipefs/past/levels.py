@@ -25,6 +25,8 @@ from pipefs.types import ObjectVersion
 
 AT_ONCE = 16
 """Requests at the same time for one directory."""
+_PAGE = 50
+"""Versions asked for at first, where one key is enough."""
 PRESENT = 1 << 63
 """A moment after all others."""
 
@@ -62,23 +64,31 @@ def by_key(versions: Iterable[ObjectVersion]) -> Iterator[tuple[str, list[Object
 
 def versions_of(store: Store, key: str) -> list[ObjectVersion]:
     """All versions and markers of exactly this key, newest first."""
-    same = itertools.takewhile(lambda v: v.key == key, store.list_versions(key))
-    return list(same)
+    items = (item for item in store.list_level_versions(key) if not isinstance(item, str))
+    return list(itertools.takewhile(lambda v: v.key == key, items))
 
 
 def find_folder(store: Store, prefix: str, moment_ns: int) -> Folder | None:
     """The directory of all keys below a prefix, if it was there at the moment.
 
-    Lists until something is found that was: one page, unless a page or more was deleted by then or
-    made since.
+    Lists until something is found that was: one small page, unless that many versions were gone by
+    then or made since.
     """
-    for key, versions in by_key(store.list_versions(prefix)):
-        if key != prefix and is_hidden(store, key):
-            continue
-        found = current_at(versions, moment_ns)
-        if found is not None:
-            return Folder(prefix, found if key == prefix else None)
-    return None
+    seen = 0
+
+    def first_found(page: int) -> Folder | None:
+        nonlocal seen
+        for key, versions in by_key(store.list_versions(prefix, page=page)):
+            seen += len(versions)
+            if key != prefix and is_hidden(store, key):
+                continue
+            found = current_at(versions, moment_ns)
+            if found is not None:
+                return Folder(prefix, found if key == prefix else None)
+        return None
+
+    # A store may lose keys at the ends of pages: what small ones do not show is looked for again.
+    return first_found(_PAGE) or (first_found(1000) if seen >= _PAGE else None)
 
 
 def is_hidden(store: Store, key: str) -> bool:

@@ -126,18 +126,23 @@ class Store(abc.ABC):
         without the trailing "/"."""
 
     @abc.abstractmethod
-    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+    def list_versions(self, prefix: str = "", *, page: int = 1000) -> Iterator[ObjectVersion]:
         """All versions and delete markers under a prefix: those of a key one after the other,
         newest first in the store's own order, whatever their times say (which may be of whole
         seconds, and for a multipart upload that of its beginning). A key that equals `prefix`
-        comes first. `Unsupported` without versioning."""
+        comes first. `Unsupported` without versioning.
+
+        Args:
+            page: how many to ask for at first: a hint from who may stop early.
+        """
 
     @abc.abstractmethod
     def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
-        """One level of `list_versions`: versions and markers of the keys directly below `prefix`
-        ("" or ending in "/"; a key that equals it is one of them), and as `str` the names of the
-        folders there that have versions or markers below them, each once, without "/". A folder
-        may also be named that has lost all of them; who needs to know lists it."""
+        """One level of `list_versions`: versions and markers of the keys that begin with `prefix`
+        and have no "/" behind it, and as `str`, each once, what the others have there before their
+        first "/": names of folders, where `prefix` is "" or ends in "/". A folder may also be named
+        that has lost all its versions; who needs to know lists it. A key that equals `prefix` comes
+        before all other keys."""
 
     @abc.abstractmethod
     def delete(self, key: str, *, if_match: str = "") -> None:

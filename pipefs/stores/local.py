@@ -313,12 +313,12 @@ class LocalStore(Store):
             pages = self._index.level(prefix)
             return sorted(name for page in pages for name in page if isinstance(name, str))
 
-    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+    def list_versions(self, prefix: str = "", *, page: int = 1000) -> Iterator[ObjectVersion]:
         with self._errors(f"list versions {prefix}"):
             self._outside.adopt_below(prefix)
             previous = ""
-            for page in self._index.list_versions(prefix):
-                for record in page:
+            for records in self._index.list_versions(prefix):
+                for record in records:
                     yield record.version(is_latest=record.key != previous)
                     previous = record.key
 

@@ -105,19 +105,21 @@ class Places:
                     yield key
 
     def scan(self, prefix: str) -> tuple[list[str], set[str]]:
-        """Keys of the regular files directly in the folder `prefix` ("" or ending in "/"), and
-        names of the folders there; as `walk`."""
+        """Keys of the regular files that begin with `prefix` and have no "/" behind it, and what
+        folders there have behind it; as `walk`."""
         keys: list[str] = []
         folders: set[str] = set()
-        if prefix and self.plain(prefix[:-1]) is None:
+        folder, slash, _begin = prefix.rpartition("/")
+        if slash and self.plain(folder) is None:
             return keys, folders
-        for entry in _scan(f"{self.root}/{prefix}"):
-            if prefix + entry.name == SIDE_FOLDER or not _is_utf8(entry.name):
+        for entry in _scan(f"{self.root}/{folder}"):
+            key = folder + slash + entry.name
+            if key == SIDE_FOLDER or not _is_utf8(entry.name) or not key.startswith(prefix):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                folders.add(entry.name)
+                folders.add(key[len(prefix) :])
             elif entry.is_file(follow_symlinks=False):
-                keys.append(prefix + entry.name)
+                keys.append(key)
         return keys, folders
 
     def place(self, temporary: str, path: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -178,12 +178,18 @@ class Index:
     def list_versions(self, prefix: str) -> Iterator[list[Record]]:
         """Pages of all records under a prefix, newest first for each key; those of the prefix
         itself before all others."""
-        cut = len(prefix.encode()) > _CUT  # then the index's order says nothing of that
-        if cut:
-            for page in self._pages(self._versions, prefix, ""):
-                yield [record for record in page if record.key == prefix]
+        own = yield from self._of_long_key(self._versions, prefix)
         for page in self._pages(self._versions, prefix, ""):
-            yield [record for record in page if not cut or record.key != prefix]
+            yield [record for record in page if record.key != own]
+
+    def _of_long_key(self, table: Any, key: str) -> Generator[list[Any], None, str]:
+        """Pages of one key's records, where the order of the index does not put them before those
+        of keys that only begin so. Returns the key whose records they were."""
+        if len(key.encode()) <= _CUT:
+            return ""
+        for page in self._pages(table, key, ""):
+            yield [record for record in page if record.key == key]
+        return key
 
     def _pages(self, table: Any, prefix: str, start_after: str) -> Iterator[list[Record]]:
         bound = prefix.encode()[:_CUT]
@@ -211,12 +217,14 @@ class Index:
                 return
 
     def level(self, prefix: str, *, versions: bool = False) -> Iterator[list[Record | str]]:
-        """Pages of one level, current records or all versions: records of the keys directly below
-        a prefix, and names of the folders there, each once and passed over by one seek."""
+        """Pages of one level, current records or all versions: records of the keys that have no
+        "/" behind a prefix, and what the others have there before it, each once and passed over by
+        one seek."""
         table = self._versions if versions else self._current
         bound = prefix.encode()[:_CUT]
         position: bytes | None = bound
         named: set[str] = set()
+        own = yield from self._of_long_key(table, prefix)
         while position is not None:
             page: list[Record | str] = []
             with self.begin() as txn, txn.cursor(db=table) as cursor:
@@ -229,7 +237,8 @@ class Index:
                     name, slash, _rest = record.key[len(prefix) :].partition("/")
                     past = f"{prefix}{name}0".encode()  # "0" is the byte after "/"
                     if record.key.startswith(prefix) and not slash:
-                        page.append(record)
+                        if record.key != own:
+                            page.append(record)
                     elif record.key.startswith(prefix) and name not in named:
                         named.add(name)
                         page.append(name)

@@ -4,8 +4,8 @@ What it cannot do goes by boto3 (tried with obstore 0.12):
 
 - multipart with a condition: obstore falls back to one request for the whole body;
 - keys with empty parts, outer slashes, `.`/`..` parts or control characters: refused or changed;
-- listing of versions, deleting a version, copying from a version, user metadata of `head`: not
-  offered;
+- listing of versions, deleting a version, copying from a version: not offered; metadata with bytes
+  that are not ASCII: refused;
 - a virtual-hosted endpoint of one's own: it wants the bucket inside the endpoint, so those keep
   boto3 unless the endpoint is AWS's.
 
@@ -25,7 +25,9 @@ from botocore.utils import get_environ_proxies
 
 from pipefs.errors import UsageError
 from pipefs.stores.s3_errors import Where, s3_errors
+from pipefs.stores.s3_metadata import decode_metadata
 from pipefs.stores.s3_settings import S3Settings
+from pipefs.types import ObjectVersion
 
 if TYPE_CHECKING:
     import boto3
@@ -162,6 +164,32 @@ class ObstoreEngine:
             options["version"] = version_id
         with s3_errors(self._where, f"get {key}"):
             return bytes(self._obstore.get(self._store, key, options=options).bytes())
+
+    def head(self, key: str, version_id: str | None) -> ObjectVersion | None:
+        """As `Store.head`, with the whole key; None where obstore cannot read the answer."""
+        # Its own `head` leaves user metadata out; this is a HEAD request too.
+        options: Any = {"head": True}
+        if version_id:
+            options["version"] = version_id
+        with s3_errors(self._where, f"head {key}"):
+            try:
+                answer = self._obstore.get(self._store, key, options=options)
+            except self._obstore.exceptions.BaseError as e:
+                if "status code" not in str(e) and "etadata" in str(e):
+                    return None
+                raise
+        meta = answer.meta
+        # Attributes of S3's own have capitals.
+        metadata = {k: str(v) for k, v in answer.attributes.items() if k == k.lower()}
+        return ObjectVersion(
+            key=key,
+            version_id=meta["version"],
+            etag=(meta["e_tag"] or "").strip('"'),
+            size=meta["size"],
+            last_modified_ns=int(meta["last_modified"].timestamp()) * 10**9,
+            metadata=decode_metadata(metadata),
+            is_latest=version_id is None,
+        )
 
 
 def _client_options(

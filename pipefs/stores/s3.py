@@ -15,6 +15,7 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipefs.errors import NotFound, PreconditionFailed, Unsupported, UsageError
@@ -297,7 +298,11 @@ class S3Store(Store):
         return {} if version_id is None else {"VersionId": version_id}
 
     def head(self, key: str, version_id: str | None = None) -> ObjectVersion:
-        return self._head(key, version_id)[0]
+        full = self._full(key)
+        found = None
+        if self._engine and self._engine.can_name(full):
+            found = self._engine.head(full, version_id)
+        return replace(found, key=key) if found else self._head(key, version_id)[0]
 
     def _head(self, key: str, version_id: str | None) -> tuple[ObjectVersion, str]:
         """The object and its content type. `is_latest` is True only where no version was named."""
@@ -327,9 +332,9 @@ class S3Store(Store):
     def list_dirs(self, prefix: str = "") -> builtins.list[str]:
         return self._listing.dirs(prefix)
 
-    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+    def list_versions(self, prefix: str = "", *, page: int = 1000) -> Iterator[ObjectVersion]:
         self._require_versions()
-        yield from self._listing.versions(prefix)
+        yield from self._listing.versions(prefix, page)
 
     def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
         self._require_versions()

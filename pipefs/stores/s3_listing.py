@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _ORDER = "PipefsOrder"
+_PAGE = 1000
+"""What S3 gives when it is not told."""
 Entry = tuple[bool, dict[str, Any]]
 """Whether it is a delete marker, and what boto3 made of it."""
 
@@ -111,8 +113,9 @@ class Listing:
             asked["ContinuationToken"] = token
             asked.pop("StartAfter", None)
 
-    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
-        for page in self._version_pages(prefix, {}):
+    def versions(self, prefix: str, first: int) -> Iterator[ObjectVersion]:
+        # One more, since the last key of a page may wait for the next one.
+        for page in self._version_pages(prefix, {"MaxKeys": first + 1} if first < _PAGE else {}):
             for entries in page.keys:
                 yield from self._one_key(entries)
 
@@ -128,7 +131,7 @@ class Listing:
                     named.add(name)
                     yield name
 
-    def _version_pages(self, prefix: str, extra: Mapping[str, str]) -> Iterator[_Page]:
+    def _version_pages(self, prefix: str, extra: Mapping[str, Any]) -> Iterator[_Page]:
         asked: dict[str, Any] = {**self._common, "Prefix": self._prefix + prefix, **extra}
         carried: list[Entry] = []
         while True:
@@ -147,6 +150,7 @@ class Listing:
             yield _Page(list(groups.values()), folders)
             if not truncated:
                 return
+            asked.pop("MaxKeys", None)
             # Both markers travel together, or versions are skipped.
             asked["KeyMarker"] = page["NextKeyMarker"]
             asked["VersionIdMarker"] = page.get("NextVersionIdMarker", "")

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -175,14 +176,19 @@ class RetryStore(WrapperStore):
                 last = item.key
                 yield item
 
-    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        return self._behind_the_last("list_versions", prefix, self.inner.list_versions)
+    def list_versions(self, prefix: str = "", *, page: int = PAGE) -> Iterator[ObjectVersion]:
+        listing = partial(self.inner.list_versions, page=page)
+        return self._behind_the_last("list_versions", prefix, listing, page)
 
     def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
         return self._behind_the_last("list_level_versions", prefix, self.inner.list_level_versions)
 
     def _behind_the_last(
-        self, operation: str, prefix: str, listing: Callable[[str], Iterator[Item]]
+        self,
+        operation: str,
+        prefix: str,
+        listing: Callable[[str], Iterator[Item]],
+        first: int = PAGE,
     ) -> Iterator[Item]:
         """A listing that can only be begun anew: pass over what the caller has."""
         last: Item | None = None
@@ -198,30 +204,36 @@ class RetryStore(WrapperStore):
                 ) from None
             return items
 
-        for page in self._resumed(operation, prefix, resume):
+        for page in self._resumed(operation, prefix, resume, first):
             for item in page:
                 last = item
                 yield item
 
     def _resumed(
-        self, operation: str, prefix: str, resume: Callable[[], Iterator[Item]]
+        self,
+        operation: str,
+        prefix: str,
+        resume: Callable[[], Iterator[Item]],
+        first: int = PAGE,
     ) -> Iterator[builtins.list[Item]]:
         """Pages; after a failure the listing goes on behind the last page that was handed out."""
         items: Iterator[Item] | None = None
+        size = first
 
         def page() -> builtins.list[Item]:
             nonlocal items
             try:
                 items = items or resume()
-                return builtins.list(islice(items, PAGE))
+                return builtins.list(islice(items, size))
             except StoreUnavailable:
                 items = None
                 raise
 
         while batch := call_with_retries(page, self.policy, f"{operation} {prefix}"):
             yield batch
-            if len(batch) < PAGE:
+            if len(batch) < size:
                 return
+            size = PAGE
 
 
 def _name(item: object) -> object:

@@ -31,11 +31,19 @@ class WrapperStore(Store):
         """Every request of every operation; `operation` is the method's name."""
         return call()
 
-    def _pages(self, operation: str, prefix: str, items: Iterator[Item]) -> Iterator[Item]:
-        while page := self._around(operation, prefix, lambda: builtins.list(islice(items, PAGE))):
+    def _pages(
+        self, operation: str, prefix: str, items: Iterator[Item], first: int = PAGE
+    ) -> Iterator[Item]:
+        size = first
+
+        def one() -> builtins.list[Item]:
+            return builtins.list(islice(items, size))
+
+        while page := self._around(operation, prefix, one):
             yield from page
-            if len(page) < PAGE:
+            if len(page) < size:
                 return
+            size = PAGE
 
     def probe(self) -> Capabilities:
         return self._around("probe", "", self.inner.probe)
@@ -74,8 +82,9 @@ class WrapperStore(Store):
     def list_dirs(self, prefix: str = "") -> builtins.list[str]:
         return self._around("list_dirs", prefix, lambda: self.inner.list_dirs(prefix))
 
-    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        return self._pages("list_versions", prefix, self.inner.list_versions(prefix))
+    def list_versions(self, prefix: str = "", *, page: int = PAGE) -> Iterator[ObjectVersion]:
+        items = self.inner.list_versions(prefix, page=page)
+        return self._pages("list_versions", prefix, items, page)
 
     def list_level_versions(self, prefix: str = "") -> Iterator[ObjectVersion | str]:
         items = self.inner.list_level_versions(prefix)

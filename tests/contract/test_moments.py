@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -21,6 +22,7 @@ from pipefs.stores.wrap import CountingStore
 from tests.pastmoments import NS, Filler, Shown, tree_in
 from tests.seaweed import SeaweedServer
 
+T = TypeVar("T")
 PAGE = [f"many/{n:04d}.csv" for n in range(1003)]
 """More than one page of a listing."""
 
@@ -283,11 +285,21 @@ def test_numbers_of_nothing_and_wrong_kinds_are_errors(filler: Filler) -> None:
 
 def test_a_single_file_is_found_without_listing_its_directory(filler: Filler) -> None:
     filler.put("single/one/x", b"1")
-    counting = CountingStore(filler.store)
+    asked: list[tuple[str, str]] = []
+
+    class Noting(CountingStore):
+        def _around(self, operation: str, key: str, call: Callable[[], T]) -> T:
+            asked.append((operation, key))
+            return super()._around(operation, key, call)
+
+    counting = Noting(filler.store)
     view = MomentView(counting, MemoryNodes(), filler.state()[0], "@then")
     at(view, [b"single", b"one", b"x"])
+    asked[:] = [one for one in asked if one[0] != "head"]
     counts = counting.counts()
-    assert "list_level_versions" not in counts
-    assert counts["list_versions"].requests <= 6
+    assert counts["list_versions"].requests == counts["list_level_versions"].requests == 3
+    assert len(asked) == 6
+    assert not any(prefix.endswith("/") for operation, prefix in asked if "level" in operation)
+    listed = len(asked)
     view.children(at(view, [b"single"]).ino, b"", 10)
-    assert counting.counts()["list_level_versions"].requests == 1
+    assert ("list_level_versions", "single/") in asked[listed:]

@@ -101,6 +101,10 @@ def test_the_versions_of_a_key_that_is_the_prefix_come_first(store: Store) -> No
         for behind in ("-1", "/x", ".csv", "", " 2", "0", ""):
             store.put(key + behind, behind.encode())
         store.delete(key)
+        beside = [v for v in store.list_level_versions(key) if not isinstance(v, str)]
+        assert [v.key for v in beside[:3]] == [key] * 3
+        assert sorted({v.key for v in beside[3:]}) == [key + b for b in (" 2", "-1", ".csv", "0")]
+        assert [v for v in store.list_level_versions(key) if isinstance(v, str)] == [""]
         listed = list(store.list_versions(key))
         assert [v.is_delete_marker for v in listed if v.key == key] == [True, False, False]
         assert {v.key for v in listed[:3]} == {key}
@@ -147,6 +151,13 @@ def test_versions_of_one_key_keep_their_order_across_pages(deep_store: Store) ->
         assert deep_store.get("d/many", oldest.version_id, 0, 9) == b"0"
         assert [v.is_delete_marker for v in listed if v.key == "d/next"] == [False, True, False]
         assert sum(v.key == "d/before" for v in listed) == 1
+
+
+def test_small_pages_list_the_same(deep_store: Store) -> None:
+    for page in (1, 2, 700):
+        assert list(deep_store.list_versions("d/", page=page)) == list(
+            deep_store.list_versions("d/")
+        )
 
 
 def test_a_listing_that_is_not_read_on_asks_for_one_page(deep_store: Store) -> None:
