@@ -21,6 +21,7 @@ from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
 from pipefs.stores.s3 import S3Settings, S3Store
 from tests.pastmoments import NS
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 
 _NAME = re.compile(rb"(\d{4})-(\d{8}T\d{6}Z)(.*)\Z")
@@ -53,6 +54,11 @@ def history(view: VersionsView, name: bytes) -> list[tuple[int, str | None]]:
     return out
 
 
+@promise(
+    "versions",
+    "`.versions/FILE/` has a file for every version of FILE that the store still has, also "
+    "when FILE is deleted, with its number, its time and FILE's suffix as the name.",
+)
 def test_t4_17_the_history_of_a_file_tells_number_time_and_size(store: Store) -> None:
     """Row T4-17: log(key)."""
     start = int(time.time())
@@ -110,6 +116,11 @@ def test_attributes_of_a_version_are_its_own(store: Store) -> None:
     assert new.mode & 0o777 == 0o644
 
 
+@promise(
+    "versions-numbers",
+    "A number in `.versions` means one version for as long as the local state lives, also "
+    "when older versions are pruned.",
+)
 def test_numbers_stay_when_old_versions_are_pruned(store: Store, tmp_path: Path) -> None:
     made = [store.put("f", b"%d" % n).version_id for n in range(3)]
     db = StateDB(tmp_path / "state", tree.TABLES)

@@ -20,6 +20,7 @@ from pipefs.stores.local import LocalStore
 from pipefs.stores.s3 import S3Settings, S3Store
 from pipefs.stores.wrap import CountingStore
 from tests.pastmoments import NS, Filler, Shown, tree_in
+from tests.promises.promised import promise
 from tests.seaweed import SeaweedServer
 
 T = TypeVar("T")
@@ -88,6 +89,11 @@ def states(filler: Filler) -> States:
     return noted
 
 
+@promise(
+    "moment-tree",
+    "`@TIME` shows on any versioned bucket, of each key, the newest version in the store's "
+    "order that existed then, unless that is a delete marker.",
+)
 def test_each_past_state_is_shown_exactly(
     filler: Filler, states: States, table: MemoryNodes
 ) -> None:
@@ -117,6 +123,10 @@ def test_each_state_reads_its_own_bytes(filler: Filler, states: States) -> None:
     assert read == [b"", b"first", b"second, longer", b"", b"", b"back"]
 
 
+@promise(
+    "moment-numbers",
+    "A path with one version has one inode number in all moments, also after a restart.",
+)
 def test_all_moments_share_one_table_that_outlives_the_process(
     filler: Filler, states: States, tmp_path: Path
 ) -> None:
@@ -175,6 +185,25 @@ def test_entries_come_in_the_order_of_manifests(filler: Filler, states: States) 
     assert (one.version, one.size, one.kind) == (there["gone/deep/x"], 5, "file")
 
 
+@promise(
+    "moment-directories",
+    "A directory is there at a moment if its marker object or any key below it was.",
+)
+def test_a_directory_is_there_while_anything_below_it_is(filler: Filler, states: States) -> None:
+    there = []
+    for moment_ns, _ in states:
+        view = MomentView(filler.store, MemoryNodes(), moment_ns, "@then")
+        names = [name for name, _ in view.children(ROOT, b"", 100)]
+        singly = MomentView(filler.store, MemoryNodes(), moment_ns, "@then")
+        try:
+            found = singly.lookup(ROOT, b"gone").is_dir
+        except FileNotFoundError:
+            found = False
+        assert found == (b"gone" in names)
+        there.append(found)
+    assert there == [False, True, False, True, False, False]
+
+
 def test_times_and_sizes_are_those_of_the_versions(filler: Filler, states: States) -> None:
     (before_ns, _), (after_ns, _) = states[1], states[2]
     view = MomentView(filler.store, MemoryNodes(), after_ns, "@then")
@@ -201,6 +230,11 @@ def test_a_directory_is_listed_in_pieces_of_any_size(
     assert view.children(many, b"1002.csv", 5) == []
 
 
+@promise(
+    "moment-names",
+    "In a moment a file beside a directory of its name has the stand-in that it has in the "
+    "live tree, and what pipefs keeps in the bucket is hidden.",
+)
 def test_files_beside_directories_of_their_name_have_stand_ins(filler: Filler) -> None:
     filler.put("beside/x", b"file")
     file_only = filler.state()[0]
@@ -234,6 +268,11 @@ def test_what_pipefs_keeps_in_the_bucket_is_hidden(filler: Filler) -> None:
             singly.lookup(ROOT, name)
 
 
+@promise(
+    "moment-attributes",
+    "A file at a moment has the size and the bytes of its version, and the mode, owner and "
+    "`mtime` of its metadata, or LastModified where that tells none.",
+)
 def test_attributes_are_those_of_the_version(filler: Filler) -> None:
     old = {"mtime": "1700000000.123456789", "mode": "33152", "uid": "1000", "gid": "100"}
     filler.put("attr/f", b"1", old)

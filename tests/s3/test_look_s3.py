@@ -13,6 +13,7 @@ from pipefs.cli.main import cli
 from pipefs.moments import show_moment
 from pipefs.stores.s3 import S3Settings, S3Store
 from tests.pastmoments import Filler
+from tests.promises.promised import promise
 from tests.seaweed import READER_ACCESS_KEY, READER_SECRET_KEY, SeaweedServer
 
 Run = Callable[..., Result]
@@ -61,6 +62,10 @@ def test_any_moment_of_a_plain_bucket_is_listed_and_read(
     store.close()
 
 
+@promise(
+    "moment-unversioned",
+    "On a bucket without versioning there is no moment.",
+)
 def test_a_bucket_without_versions_has_a_present_and_no_past(
     run: Run, seaweed: SeaweedServer
 ) -> None:

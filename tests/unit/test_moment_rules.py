@@ -24,6 +24,7 @@ from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import CountingStore, FaultStore
 from pipefs.types import ObjectVersion
 from tests.pasts import open_past, put_files, take
+from tests.promises.promised import promise
 
 NS = 10**9
 
@@ -69,6 +70,11 @@ def test_a_version_is_not_there_before_one_that_the_store_has_below_it() -> None
 HISTORIES = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=8)
 
 
+@promise(
+    "moment-exists",
+    "A version exists from its LastModified on, but never before one that the store has below "
+    "it, and of several with one time the newest counts.",
+)
 @given(HISTORIES, st.integers(-1, 11))
 def test_current_is_the_last_that_began_with_all_before_it(
     history: list[tuple[int, bool]], second: int
@@ -326,6 +332,7 @@ def test_a_fresh_mount_may_forget_numbers_but_not_those_of_versions(tmp_path: Pa
 # --- names after the @ --------------------------------------------------------------------------
 
 
+@promise("moment-future", "A time that is still to come is not found.")
 def test_a_moment_still_to_come_is_not_found(local: LocalStore) -> None:
     with pytest.raises(NotFound, match="is still to come: @29991231T000000Z") as caught:
         view_at(local, "@2999-12-31", MemoryNodes())
