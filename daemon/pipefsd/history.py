@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pipefs import manifest, shelf, tree
 from pipefs.catalog import Catalog
 from pipefs.commits import Change
-from pipefs.errors import PipefsError, Refused, TimedOut, UsageError
+from pipefs.errors import Conflict, PipefsError, Refused, TimedOut, UsageError
 from pipefs.moments import is_moment, parse_moment
 from pipefs.past.keeper import Keeper
 from pipefs.past.taking import Wanted
@@ -120,16 +120,23 @@ class History:
 
     # --- the mount's own requests -------------------------------------------------------------
 
-    def make(self, path: list[bytes], tag: str) -> None:
+    def make(self, path: list[bytes], tag: str, interrupted: Callable[[], bool]) -> None:
         """See `pipefsd.past.Snapshots`."""
+
+        def progress(_: object) -> None:
+            if interrupted():
+                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+
         try:
-            self._take(TakeSnapshot(path=manifest.path_of(path), tag=tag), path, lambda _p: None)
+            self._take(TakeSnapshot(path=manifest.path_of(path), tag=tag), path, progress)
         except UsageError as e:
             log.warning("%s", e)
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from e
         except PipefsError as e:
             self._health.last_error = f"no snapshot {tag!r}: {e}"
             log.error("no snapshot %r: %s", tag, e)
+            if isinstance(e, Conflict):
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST)) from e  # the tag is taken
             raise
 
     def forget(self, path: list[bytes], name: bytes) -> None:
@@ -138,9 +145,7 @@ class History:
 
         def plan(catalog: Catalog) -> list[Change]:
             # Asked of the log as it is now: it may have been protected a moment ago.
-            if catalog.snapshots[found.id].protected:
-                raise Refused(f"the snapshot {found.label} is protected and stays")
-            return [Change(op="forget", path="", snapshot=found.id)]
+            return _forgetting(catalog, found.id, manifest.path_of(path), os.fsdecode(name))
 
         try:
             with self._syncer.still():
@@ -206,14 +211,16 @@ class History:
                 )
             return 0
         if request.wait_open:
-            self._wait_for_closed(names, request.timeout_s)
+            self._wait_for_closed(names, request.timeout_s, progress)
         left = None
         if request.timeout_s is not None:
             left = max(0.0, request.timeout_s - (time.monotonic() - began))
         files, _ = self._outbox.flush(left, lambda p: progress(dict(p)))
         return files
 
-    def _wait_for_closed(self, names: list[bytes], timeout_s: float | None) -> None:
+    def _wait_for_closed(
+        self, names: list[bytes], timeout_s: float | None, progress: Progress
+    ) -> None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while found := self._keeper.open_files(names):
             if deadline is not None and time.monotonic() >= deadline:
@@ -223,6 +230,7 @@ class History:
                     else f"{found[0]} is still open for writing",
                     hint="Without --wait the snapshot has it as it was last closed",
                 )
+            progress(FlushProgress(len(found), 0))  # ends it where nobody waits any more
             time.sleep(_OPEN_POLL_S)
 
     def _restore(self, request: Restore, progress: Progress) -> RestoreDone:
@@ -288,6 +296,22 @@ class History:
     def _present(self) -> tuple[manifest.Root, dict[str, bytes]]:
         with self._syncer.still():
             return self._keeper.present()
+
+
+def _forgetting(catalog: Catalog, snapshot_id: str, path: str, name: str) -> list[Change]:
+    """What `rmdir` of a name in the `.snapshots` of a directory does. Raises `Refused`."""
+    found = catalog.snapshots.get(snapshot_id)
+    if found is None or found.forgotten:
+        return []
+    if found.protected:
+        raise Refused(f"the snapshot {found.label} is protected and stays")
+    if found.body.path != path:
+        # Who may write a directory decides about its snapshots, not about those of all.
+        whole = found.body.path or "the whole pipe"
+        raise Refused(f"the snapshot {found.label} is one of {whole} and is forgotten there only")
+    if name in found.tags and len(found.tags) > 1:
+        return [Change(op="tag", path="", tag=name, snapshot=found.id, off=True)]
+    return [Change(op="forget", path="", snapshot=found.id)]
 
 
 def build_timeline(

@@ -12,18 +12,20 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from pipefs import acl
 from pipefs.content import ContentReader
 from pipefs.errors import PipefsError, WouldBlock
+from pipefs.keys import MAX_NAME_BYTES
 from pipefs.manifest import path_of
 from pipefs.past.views import ROOT, PastView
 from pipefs.records import NO_MODE, Inode
 from pipefsd.directories import DirectoryHandle
 from pipefsd.nodes import Kind, epoch_of, ino_of, kind_of, past_node
 from pipefsd.ownership import Ownership
-from pipefsd.pastxattrs import get_xattr, list_xattrs
+from pipefsd.pastxattrs import check_known, get_xattr, list_xattrs
 from pipefsd.readonly import ReadOnly, log_unreadable
 from pipefsd.serving import CACHE_S
 from pipefsd.snapdirs import SOON_S, SnapshotDirs, fail, link_to
@@ -32,6 +34,8 @@ from pipefsd.transports.base import (
     Caller,
     DirEntry,
     Entry,
+    Features,
+    Notifier,
     Opened,
     ReadReply,
     Statfs,
@@ -42,11 +46,12 @@ from pipefsd.views import Views
 class Snapshots(Protocol):
     """What is done to snapshots from the mount. Each waits."""
 
-    def make(self, path: list[bytes], tag: str) -> None:
+    def make(self, path: list[bytes], tag: str, interrupted: Callable[[], bool]) -> None:
         """Take a snapshot of a directory. OSError."""
 
     def forget(self, path: list[bytes], name: bytes) -> None:
-        """Forget one. OSError EPERM: it is protected."""
+        """Forget one, or where it has several tags take this one away. OSError EPERM: it is
+        protected, or of another directory than this."""
 
 
 class Past(ReadOnly):
@@ -73,10 +78,18 @@ class Past(ReadOnly):
         self._snapdirs = snapdirs
         self._snapshots = snapshots
         self.root = root
+        self._acls = False
+        """The kernel enforces access lists; known from `start` on."""
         # Above what the live file system counts from: readahead knows streams by handle.
         self._handles = itertools.count(time.time_ns() // 1000 + (1 << 60))
+        self._generations: dict[int, int] = {}
+        """Nodes that lost a name by rmdir. To the kernel such a directory is dead for ever, and a
+        snapshot may have other names, or come back."""
         self._listings: dict[int, list[DirEntry]] = {}
         self._directories: dict[int, DirectoryHandle[Inode]] = {}
+
+    def start(self, notifier: Notifier, features: Features) -> None:
+        self._acls = features.acls
 
     # --- nodes --------------------------------------------------------------------------------
 
@@ -101,14 +114,12 @@ class Past(ReadOnly):
 
     def _attr(self, found: Inode, node: int) -> Attr:
         uid, gid = self._owner.shown(found.uid, found.gid)
-        mode = found.mode
-        if mode & NO_MODE:
-            mode = mode & ~NO_MODE & ~self._owner.umask
         return Attr(
             # Never that of a live file: `cp` would say that they are the same.
             ino=node,
-            mode=mode,
-            nlink=found.nlink,
+            mode=self._mode(found, acls=self._acls),
+            # Of a directory 1, which says that nobody counted what is below it.
+            nlink=1 if found.is_dir else found.nlink,
             uid=uid,
             gid=gid,
             size=found.size,
@@ -118,6 +129,13 @@ class Past(ReadOnly):
             rdev=found.rdev,
             blocks=-(-found.size // 512),
         )
+
+    def _mode(self, found: Inode, *, acls: bool) -> int:
+        """`acls`: the kernel is told of its access list too."""
+        mode = found.mode
+        if mode & NO_MODE:
+            mode = mode & ~NO_MODE & ~self._owner.umask
+        return acl.mode_without(found.xattrs, mode) if found.xattrs and not acls else mode
 
     def snapdir(self, ino: int) -> Entry:
         """The `.snapshots` of a live directory."""
@@ -132,7 +150,7 @@ class Past(ReadOnly):
             like = self._snapdirs.directory(ino)
         uid, gid = self._owner.shown(like.uid, like.gid)
         now = time.time_ns()
-        return Attr(node, like.mode & ~NO_MODE, 2, uid, gid, 0, now, now, now)
+        return Attr(node, self._mode(like, acls=False), 1, uid, gid, 0, now, now, now)
 
     def versions(self, names: list[bytes]) -> Entry:
         """The `.versions` of a live directory. Waits for nothing."""
@@ -143,6 +161,8 @@ class Past(ReadOnly):
     # --- names --------------------------------------------------------------------------------
 
     def lookup(self, caller: Caller, parent: int, name: bytes) -> Entry:
+        if len(name) > MAX_NAME_BYTES:
+            raise fail(errno.ENAMETOOLONG)
         kind, index, ino = self._split(parent)
         try:
             if kind is Kind.SNAPDIR:
@@ -164,7 +184,8 @@ class Past(ReadOnly):
             raise fail(errno.ENOENT)
         found = self._snapdirs.lookup(ino, name, wait=wait)
         node = past_node(found.kind, found.index, found.node.ino)
-        return Entry(node, self._attr(found.node, node), found.ttl_s, CACHE_S)
+        attr, generation = self._attr(found.node, node), self._generations.get(node, 0)
+        return Entry(node, attr, found.ttl_s, CACHE_S, generation)
 
     def getattr(self, caller: Caller, node: int, fh: int | None) -> tuple[Attr, float]:
         kind, index, ino = self._split(node)
@@ -188,7 +209,8 @@ class Past(ReadOnly):
         try:
             found = self._lookup_snapshot(ino, name, True)
         except FileNotFoundError:
-            self._snapshots.make(self._snapdirs.path(ino), os.fsdecode(name))
+            path = self._snapdirs.path(ino)
+            self._snapshots.make(path, os.fsdecode(name), caller.interrupted)
             return self._lookup_snapshot(ino, name, True)
         if caller.resent:
             return found  # the worker before this one took it
@@ -201,7 +223,9 @@ class Past(ReadOnly):
         if not caller.may_block:
             raise WouldBlock
         try:
+            node = self._lookup_snapshot(ino, name, True).node
             self._snapshots.forget(self._snapdirs.path(ino), name)
+            self._generations[node] = max(int(time.time()), self._generations.get(node, 0) + 1)
         except FileNotFoundError:
             if not caller.resent:  # else the worker before this one did it
                 raise
@@ -319,9 +343,11 @@ class Past(ReadOnly):
 
     def getxattr(self, caller: Caller, node: int, name: bytes) -> bytes:
         if self._split(node)[0] is not Kind.VIEW:
+            check_known(name, acls=self._acls)
             raise fail(errno.ENODATA)
         found, index = self._inode(node, caller.may_block)
-        return get_xattr(found, name, self._view(index, caller.may_block).label, self._cached)
+        label = self._view(index, caller.may_block).label
+        return get_xattr(found, name, label, self._cached, acls=self._acls)
 
     def _cached(self, found: Inode) -> float:
         assert found.content is not None
@@ -330,7 +356,8 @@ class Past(ReadOnly):
     def listxattr(self, caller: Caller, node: int) -> list[bytes]:
         if self._split(node)[0] is not Kind.VIEW:
             return []
-        return list_xattrs(self._inode(node, caller.may_block)[0], trusted=caller.uid == 0)
+        found = self._inode(node, caller.may_block)[0]
+        return list_xattrs(found, trusted=caller.uid == 0, acls=self._acls)
 
     def statfs(self, caller: Caller, node: int) -> Statfs:
         return Statfs(0, 0, 0, 0, 0, 4096)

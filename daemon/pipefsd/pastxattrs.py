@@ -14,20 +14,31 @@ from pipefs import acl
 from pipefs.records import Inode
 from pipefsd.virtual import PREFIX
 
-_HIDDEN = (acl.ACCESS, acl.DEFAULT)
-"""Access lists are enforced where the kernel does it for the whole mount; past modes say enough."""
+_KEPT = (b"user.", b"trusted.")
+_ACLS = (acl.ACCESS, acl.DEFAULT)
 
 
-def get_xattr(node: Inode, name: bytes, label: str, cached: Callable[[Inode], float]) -> bytes:
-    """OSError ENODATA."""
-    found = None
+def get_xattr(
+    node: Inode, name: bytes, label: str, cached: Callable[[Inode], float], *, acls: bool
+) -> bytes:
+    """OSError ENODATA, EOPNOTSUPP. `acls`: the kernel enforces access lists; else nobody is shown
+    any, and the mode is that without them."""
+    check_known(name, acls=acls)
     if name.startswith(PREFIX):
         found = _virtual(node, name.removeprefix(PREFIX), label, cached)
-    elif name not in _HIDDEN:
+    elif name in _ACLS:
+        found = acl.shown(node.xattrs, name, node.mode)
+    else:
         found = (node.xattrs or {}).get(name)
     if found is None:
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
     return found
+
+
+def check_known(name: bytes, *, acls: bool) -> None:
+    """OSError EOPNOTSUPP for a namespace that nobody keeps, as for live files."""
+    if not (name.startswith(_KEPT) or (acls and name in _ACLS)):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def _virtual(
@@ -50,7 +61,7 @@ def _virtual(
     return b"clean" if name == b"state" else None
 
 
-def list_xattrs(node: Inode, *, trusted: bool) -> list[bytes]:
+def list_xattrs(node: Inode, *, trusted: bool, acls: bool) -> list[bytes]:
     """Names. `trusted`: for a caller who may see `trusted.*`."""
-    hidden = (() if trusted else (b"trusted.",)) + _HIDDEN
+    hidden = (() if trusted else (b"trusted.",)) + (() if acls else _ACLS)
     return sorted(name for name in node.xattrs or {} if not name.startswith(hidden))

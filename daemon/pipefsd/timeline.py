@@ -8,6 +8,7 @@ checked out the root shows it, and the live tree is out of sight.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Iterable, Iterator
 
@@ -52,6 +53,7 @@ class Timeline:
     def start(self, notifier: Notifier, features: Features) -> None:
         self._notifier = notifier
         self.live.start(notifier, features)
+        self.past.start(notifier, features)
 
     def stop(self) -> None:
         self.live.stop()
@@ -65,7 +67,7 @@ class Timeline:
 
     def show(self, index: int | None) -> None:
         """Let the root show this view, or (None) the live tree again."""
-        names = self._root_names()
+        names = self._root_names() | {NAME, VERSIONS}
         self.past.root = index
         names |= self._root_names()
         if self._notifier is None:
@@ -124,6 +126,7 @@ class Timeline:
         return self._of(parent).mknod(caller, parent, name, mode, rdev)
 
     def mkdir(self, caller: Caller, parent: int, name: bytes, mode: int) -> Entry:
+        self.live.access(caller, ROOT_NODE, os.W_OK)  # a read-only mount takes no snapshots
         return self._of(parent).mkdir(caller, parent, name, mode)
 
     def symlink(self, caller: Caller, parent: int, name: bytes, target: bytes) -> Entry:
@@ -138,14 +141,17 @@ class Timeline:
         self._of(parent).unlink(caller, parent, name)
 
     def rmdir(self, caller: Caller, parent: int, name: bytes) -> None:
+        self.live.access(caller, ROOT_NODE, os.W_OK)
         if parent >= FIRST_PAST and self._visible:
             raise fail(errno.EPERM)  # `rm -r` of the whole mount would forget every snapshot
+        if name == NAME:
+            raise fail(errno.EROFS)
         self._of(parent).rmdir(caller, parent, name)
 
     def rename(
         self, caller: Caller, parent: int, name: bytes, parent2: int, name2: bytes, flags: int
     ) -> None:
-        if self._of(parent) is not self._of(parent2):
+        if self._of(parent) is not self._of(parent2) or name == NAME:
             raise fail(errno.EROFS)
         self._of(parent).rename(caller, parent, name, parent2, name2, flags)
 

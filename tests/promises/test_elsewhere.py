@@ -67,13 +67,13 @@ def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
         found.b.close()
 
 
-def make_tree(root: Path, longest: int) -> None:
-    """Some of everything that a directory can hold."""
+def make_tree(root: Path, longest: int, *, lists: bool = True) -> None:
+    """Some of everything that a directory can hold. `lists`: access lists too."""
     _files(root)
     _names(root / "names", longest)
     _links(root / "links")
     _special(root / "special")
-    _attributes(root / "attributes")
+    _attributes(root / "attributes", lists=lists)
 
 
 def _files(root: Path) -> None:
@@ -131,7 +131,7 @@ def _special(folder: Path) -> None:
         server.bind(f"/proc/self/fd/{fd}/socket")
 
 
-def _attributes(folder: Path) -> None:
+def _attributes(folder: Path, *, lists: bool) -> None:
     folder.mkdir()
     for mode in (0o000, 0o400, 0o755, 0o4755, 0o2755, 0o6711, 0o1777):
         (folder / f"file{mode:o}").touch()
@@ -151,8 +151,9 @@ def _attributes(folder: Path) -> None:
     os.setxattr(folder, "user.folder", b"too")
     listed = folder / "listed"
     listed.mkdir()
-    entries = f"u:{NOBODY}:rw,g:{OTHER}:r,d:u:{OTHER}:rwx"
-    subprocess.run(["setfacl", "-m", entries, listed], check=True)
+    if lists:
+        entries = f"u:{NOBODY}:rw,g:{OTHER}:r,d:u:{OTHER}:rwx"
+        subprocess.run(["setfacl", "-m", entries, listed], check=True)
     os.utime(listed, ns=(5, 5))
 
 
