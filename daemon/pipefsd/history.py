@@ -246,8 +246,8 @@ class History:
             orphaned=self._orphaned,
             stays_local=self._outbox.stays_local,
             progress=lambda n: progress(FlushProgress(n, 0)),
+            tell=self._syncer.tell,
         )
-        self._syncer.tell(done.effects)
         return restored_message(done, view.label, before)
 
     def _before(self, view: PastView, progress: Progress) -> str:

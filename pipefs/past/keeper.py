@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pipefs import manifest, touched
 from pipefs.catalog import Catalog
+from pipefs.conflicts import Effects
 from pipefs.errors import Corrupt, NotFound
 from pipefs.follow import Follower
 from pipefs.manifest import Root
@@ -54,8 +55,13 @@ class Keeper:
         orphaned: Callable[[Inode], None],
         stays_local: Callable[[list[bytes]], bool] = lambda _names: False,
         progress: Callable[[int], None] = lambda _n: None,
+        tell: Callable[[Effects], None] = lambda _effects: None,
     ) -> Restored:
-        """Make each path what it was in a view; see `Restorer`."""
+        """Make each path what it was in a view; see `Restorer`.
+
+        Args:
+            tell: gets what changed, also when it ends half-way.
+        """
         restorer = Restorer(
             self.volume,
             view,
@@ -65,8 +71,11 @@ class Keeper:
             stays_local=stays_local,
             progress=progress,
         )
-        for names in paths:
-            restorer.restore(names)
+        try:
+            for names in paths:
+                restorer.restore(names)
+        finally:
+            tell(restorer.done.effects)
         return restorer.done
 
     def present(self) -> tuple[Root, dict[str, bytes]]:

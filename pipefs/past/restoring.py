@@ -107,6 +107,8 @@ class Restorer:
             live = self._live(ino, name)
             if live is None:
                 live = self._make_directory(past, ino, name)
+                if not self._dry:
+                    self._set_attributes(live.ino, past)
             elif not live.is_dir:
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(name))
             ino = live.ino
@@ -146,6 +148,8 @@ class Restorer:
         self.done.bytes += past.size if past.is_file else 0
         if not self._dry:
             self._replace(past, parent, name)
+        elif past.nlink > 1:
+            self._linked.setdefault(past.ino, 0)  # so its other names would be made anew too
         self._progress(len(self.done.files))
 
     def _is_same(self, past: Inode, live: Inode) -> bool:
