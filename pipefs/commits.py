@@ -239,6 +239,20 @@ class CommitLog:
                 last = max(last, int(stem))
         return last
 
+    def untold(self, position: Position, changes: Sequence[Change], *, time_ns: int) -> Commit:
+        """What a listing found, where no commit can be put: for the tree of this machine only."""
+        return Commit(
+            format=FORMAT,
+            program=PROGRAM,
+            epoch=position.epoch,
+            number=position.number,
+            time=time_ns,
+            author=self._author,
+            writer=self._writer,
+            external=True,
+            changes=list(changes),
+        )
+
     def append(
         self, position: Position, changes: Sequence[Change], *, time_ns: int, external: bool = False
     ) -> Read | None:

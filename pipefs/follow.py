@@ -16,23 +16,13 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipefs import outbox, rebase, refs, shelf, tree
 from pipefs.attributes import change_of
 from pipefs.catalog import Catalog, Snapshot, id_in
-from pipefs.commits import (
-    FORMAT,
-    MAX_CHANGES,
-    PROGRAM,
-    Change,
-    Commit,
-    CommitLog,
-    LogReplaced,
-    Position,
-    Read,
-)
+from pipefs.commits import MAX_CHANGES, Change, Commit, CommitLog, LogReplaced, Position, Read
 from pipefs.conflicts import Effects
 from pipefs.db import StateDB, Txn, View
 from pipefs.errors import Busy, Corrupt, NotFound
@@ -81,10 +71,12 @@ class Follower:
         self._writable = writable
         self._clock = clock
         self._host = author.rpartition("@")[2]
-        self._author = author
-        with db.update() as t:
-            writer = tree.fact(t, "writer").decode() or uuid.uuid4().hex
-            tree.set_fact(t, "writer", writer.encode())
+        with db.view() as v:
+            writer = tree.fact(v, "writer").decode()
+        if not writer:  # else nothing is written: a copy that is only looked at stays as it is
+            writer = uuid.uuid4().hex
+            with db.update() as t:
+                tree.set_fact(t, "writer", writer.encode())
         self._writer = writer
         self._log = CommitLog(store, author=author, writer=writer, conditional=conditional)
 
@@ -214,6 +206,29 @@ class Follower:
                 return effects, len(batch.changes)
             effects.merge(self.follow())
 
+    def commit(self, plan: Callable[[], Sequence[Change]]) -> tuple[Effects, int]:
+        """Put changes of a tree without overlay as the next commit; its number, 0: none.
+
+        Args:
+            plan: says what to change, from the tree as it is; called again when another machine
+                was faster, and may raise to refuse.
+        """
+        effects = Effects()
+        for _ in range(_TRIES):
+            effects.merge(self.follow())
+            changes = plan()
+            if not changes:
+                return effects, 0
+            try:
+                done = self._log.append(self.position(), changes, time_ns=self._clock())
+            except LogReplaced as e:
+                self._start_over(e)
+                continue
+            if done is not None:
+                effects.merge(self._apply(done))
+                return effects, done.commit.number
+        raise Busy("other machines write this pipe so fast that no change gets in; try again")
+
     # --- the catalogue of snapshots -----------------------------------------------------------
 
     def catalog(self) -> Catalog:
@@ -229,25 +244,19 @@ class Follower:
             plan: says what to change, from the catalogue as it is; called again when another
                 machine was faster, and may raise to refuse. Nothing is put for an empty plan.
         """
-        effects = Effects()
-        for _ in range(_TRIES):
-            effects.merge(self.follow())
-            changes = plan(self.catalog())
-            if not changes:
-                return effects, []
-            try:
-                done = self._log.append(self.position(), changes, time_ns=self._clock())
-            except LogReplaced as e:
-                self._start_over(e)
-                continue
-            if done is None:
-                continue
-            effects.merge(self._apply_commit(done.commit, {}, done.digest))
-            catalog = self.catalog()
-            refs.save(self._store, catalog, self.position())
-            ids = [id_in(c) for c in changes]
-            return effects, [catalog.snapshots[i] for i in ids if i in catalog.snapshots]
-        raise Busy("other machines write this pipe so fast that no change gets in; try again")
+        changes: list[Change] = []
+
+        def planned() -> list[Change]:
+            changes[:] = plan(self.catalog())
+            return changes
+
+        effects, number = self.commit(planned)
+        if not number:
+            return effects, []
+        catalog = self.catalog()
+        refs.save(self._store, catalog, self.position())
+        ids = [id_in(c) for c in changes]
+        return effects, [catalog.snapshots[i] for i in ids if i in catalog.snapshots]
 
     # --- what other tools wrote ---------------------------------------------------------------
 
@@ -309,18 +318,8 @@ class Follower:
         effects = Effects()
         if not (self._writable() and self._log.may_append()):
             here = self.position()
-            commit = Commit(
-                format=FORMAT,
-                program=PROGRAM,
-                epoch=here.epoch,
-                number=here.number,
-                time=self._clock(),
-                author=self._author,
-                writer=self._writer,
-                external=True,
-                changes=changes,
-            )
-            return self._apply_commit(commit, {}, "")
+            found = self._log.untold(here, changes, time_ns=self._clock())
+            return self._apply_commit(found, {}, "")
         while True:
             try:
                 done = self._log.append(

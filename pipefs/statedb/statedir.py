@@ -57,6 +57,8 @@ def lock(directory: Path) -> int:
 
 def unlock(fd: int) -> None:
     """Give the lock back; the file stays, removing it would let two processes lock two files."""
+    # Said, not only closed: a process that was forked meanwhile has the file open too.
+    fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
 
