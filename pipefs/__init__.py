@@ -5,7 +5,8 @@ FUSE is never imported. The processes that mount are in the package `pipefsd`. F
 
     cli                                    the `pipefs` command
     creation  doctor  client  target       making a pipe; checking one; talking to the daemon
-    registry  config  home  descriptor     which pipes there are, and their settings
+    registry  profiles  credentials        which pipes there are, and who may use them
+    config  home  descriptor               their settings and folders
     volume                                 one pipe: names, bytes, what waits to go up
     transfers  relocation  follow          to the store, and from other machines
     files  namespace  outbox  rebase       local bytes; names; what to announce; what to take over

@@ -25,6 +25,8 @@ def open_place(pipe: Pipe, *, patience_s: float | None = None) -> Iterator[Place
             hint="Only a pipe whose URL begins with s3:// has a bucket",
         )
     bucket = pipe.url.removeprefix("s3://").partition("/")[0]
-    store = open_store_for(f"s3://{bucket}", pipe.settings, patience_s=patience_s)
+    store = open_store_for(
+        f"s3://{bucket}", pipe.settings, pipe.credentials(), patience_s=patience_s
+    )
     with contextlib.closing(store):
         yield Place.of(store, pipe.url)

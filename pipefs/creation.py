@@ -19,9 +19,10 @@ from pipefs import descriptor
 from pipefs.config import Settings, check_options
 from pipefs.descriptor import Found, PipeDescriptor
 from pipefs.errors import AccessDenied, NotFound, StoreError, Unsupported, UsageError
-from pipefs.home import Home, check_name
+from pipefs.home import NAME_RE, Home, check_name
 from pipefs.registry import PATIENCE_S, Pipe, Registry, open_store_for
 from pipefs.stores.base import Capabilities, Store
+from pipefs.types import Credentials
 
 if TYPE_CHECKING:
     from pipefs.stores.s3 import S3Store
@@ -108,12 +109,21 @@ def create_pipe(
             raise registry.taken(name)
     where = normal_url(url or registry.new_url(name or ""))
     settings = registry.settings_for(name or "", options)
-    made = create_bucket and _create_bucket(where, settings)
-    store = open_store_for(where, settings, patience_s=PATIENCE_S)
+    keys = _credentials(registry, name, where, options)
+    made = create_bucket and _create_bucket(where, settings, keys)
+    store = open_store_for(where, settings, keys, patience_s=PATIENCE_S)
     try:
         return _create_in(registry, store, name, where, options, bucket_created=made)
     finally:
         store.close()
+
+
+def _credentials(
+    registry: Registry, name: str | None, url: str, options: Mapping[str, object]
+) -> Credentials | None:
+    """What was stored under the pipe's name before it was made, or for its parent."""
+    last = name or unquote(url.rstrip("/").rpartition("/")[2])
+    return registry.credentials_for(last, options) if NAME_RE.fullmatch(last) else None
 
 
 def _create_in(
@@ -168,9 +178,9 @@ def s3_of(store: Store) -> S3Store | None:
     return inner if isinstance(inner, S3Store) else None
 
 
-def _create_bucket(url: str, settings: Settings) -> bool:
+def _create_bucket(url: str, settings: Settings, keys: Credentials | None) -> bool:
     """Make the bucket if it is missing: versioning on, unfinished uploads end after a week."""
-    store = open_store_for(url, settings, patience_s=PATIENCE_S)
+    store = open_store_for(url, settings, keys, patience_s=PATIENCE_S)
     try:
         s3 = s3_of(store)
         if s3 is None:

@@ -2,8 +2,8 @@
 
 Each pipe is `config/pipes/NAME.toml`; its settings are layered (later wins): defaults, the main
 configuration file, the profile, the parent pipe, the pipe itself. Every change is atomic and
-durable. Never asks the network, except `remote_pipes` and `Pipe.open_store`; never holds
-credentials.
+durable. Never asks the network, except `remote_pipes` and `Pipe.open_store`; credentials of single
+pipes are in `pipefs.credentials`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import difflib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from pipefs.config import (
     load_config,
     resolve_settings,
 )
+from pipefs.credentials import Vault
 from pipefs.errors import (
     AlreadyExists,
     Corrupt,
@@ -36,12 +38,25 @@ from pipefs.errors import (
     UsageError,
 )
 from pipefs.home import Home, check_name, make_private
+from pipefs.profiles import profile_names, read_profile, write_profile
 from pipefs.tomlfile import read_toml, sync_folder, write_toml
+from pipefs.types import Credentials
 from pipefs.units import utc_text
 
 if TYPE_CHECKING:
     from pipefs.descriptor import PipeDescriptor
     from pipefs.stores.base import Store
+
+__all__ = [
+    "PATIENCE_S",
+    "Pipe",
+    "Registry",
+    "RemotePipe",
+    "open_store_for",
+    "profile_names",
+    "read_profile",
+    "write_profile",
+]
 
 FORMAT = 1
 
@@ -62,15 +77,29 @@ class Pipe:
     """What was set for this pipe, as TOML keeps it."""
     settings: Settings = field(default_factory=Settings)
     """All layers resolved."""
+    kept: Callable[[], Credentials | None] | None = field(default=None, repr=False, compare=False)
+    """Looks up the stored credentials: the pipe's own, or its parents'."""
 
-    def open_store(self, *, patience_s: float | None = None) -> Store:
+    def credentials(self) -> Credentials | None:
+        """Stored for this pipe; None: boto3 finds them, as for everything on AWS.
+
+        Raises:
+            AccessDenied: they are encrypted, and the key is gone.
+        """
+        return self.kept() if self.kept is not None else None
+
+    def open_store(
+        self, *, patience_s: float | None = None, credentials: Credentials | None = None
+    ) -> Store:
         """The pipe's store, with its settings. The caller closes it.
 
         Args:
             patience_s: how long an operation is tried while the store does not answer; None is
                 the store's own bound, right for a daemon.
+            credentials: instead of those stored for the pipe.
         """
-        return open_store_for(self.url, self.settings, patience_s=patience_s)
+        found = credentials or self.credentials()
+        return open_store_for(self.url, self.settings, found, patience_s=patience_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +122,13 @@ PATIENCE_S = 10.0
 """For a command somebody waits for: longer than a hiccup, shorter than a coffee."""
 
 
-def open_store_for(url: str, settings: Settings, *, patience_s: float | None = None) -> Store:
+def open_store_for(
+    url: str,
+    settings: Settings,
+    credentials: Credentials | None = None,
+    *,
+    patience_s: float | None = None,
+) -> Store:
     """The store of a URL; see `Pipe.open_store`."""
     # Here: boto3 takes 0.4 s to import, and `pipefs list` needs no store.
     from pipefs.stores.opening import open_store
@@ -111,6 +146,7 @@ def open_store_for(url: str, settings: Settings, *, patience_s: float | None = N
         sse=settings.sse,
         kms_key=settings.kms_key,
         requester_pays=settings.requester_pays,
+        credentials=credentials,
         policy=None if patience_s is None else RetryPolicy(deadline_s=patience_s),
     )
 
@@ -122,6 +158,7 @@ class Registry:
         """Reads the main configuration file unless it is given."""
         self.home = home
         self._folder = home.config / "pipes"
+        self.vault = Vault(home)
         self._config = load_config(home.config_file) if config is None else config
 
     # --- pipes --------------------------------------------------------------------------------
@@ -150,11 +187,19 @@ class Registry:
         """Raises `NotFound` with near names, `NewerFormat`, `UsageError` for a bad file."""
         url, pipe_id, created, options = self._read(name)
         settings = self.settings_for(name, options)
-        return Pipe(name, url, pipe_id, created, options, settings)
+        kept = partial(self.credentials_for, name, options)
+        return Pipe(name, url, pipe_id, created, options, settings, kept)
 
     def settings_for(self, name: str, options: Mapping[str, object]) -> Settings:
         """What a pipe with these options would have, all layers resolved."""
         return resolve_settings(*self._layers(name, options))
+
+    def credentials_for(self, name: str, options: Mapping[str, object]) -> Credentials | None:
+        """What is stored for a pipe with these options, or else for the next of its parents."""
+        for owner in (name, *self._parents(name, options)):
+            if found := self.vault.get(owner):
+                return found
+        return None
 
     def add(self, name: str, url: str, pipe_id: str, options: Mapping[str, object]) -> Pipe:
         """Register a pipe. `AlreadyExists` when the name is taken."""
@@ -239,18 +284,25 @@ class Registry:
     def _layers(self, name: str, options: Mapping[str, object]) -> Layers:
         """Options from the weakest to the strongest."""
         chain: Layers = [options]
-        seen, parent = {name}, options.get("parent")
+        for inherited in self._parents(name, options).values():
+            chain.append({k: v for k, v in inherited.items() if k not in _NOT_INHERITED})
+        return [self._config.defaults, self.profile_options(), *reversed(chain)]
+
+    def _parents(
+        self, name: str, options: Mapping[str, object]
+    ) -> Mapping[str, Mapping[str, object]]:
+        """Parent, its parent, …, and the options of each."""
+        found: dict[str, Mapping[str, object]] = {}
+        parent = options.get("parent")
         while parent:
-            if not isinstance(parent, str) or parent in seen:
+            if not isinstance(parent, str) or parent in found or parent == name:
                 raise UsageError(
                     f"{name}: parent={parent} goes round in a circle",
                     hint=f"pipefs set {name} parent=",
                 )
-            seen.add(parent)
-            inherited = self._read(parent)[3]
-            parent = inherited.get("parent")
-            chain.append({k: v for k, v in inherited.items() if k not in _NOT_INHERITED})
-        return [self._config.defaults, self.profile_options(), *reversed(chain)]
+            found[parent] = self._read(parent)[3]
+            parent = found[parent].get("parent")
+        return found
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -339,48 +391,3 @@ def _content(
         "created": created,
         "settings": {key: options[key] for key in SPECS if key in options},
     }
-
-
-def profile_names(home: Home) -> list[str]:
-    """Profiles of this user or machine besides the default one."""
-    try:
-        found = os.listdir(home.profiles)
-    except FileNotFoundError:
-        return []
-    return sorted(name for name in found if (home.profiles / name / "profile.toml").exists())
-
-
-def read_profile(folder: Path) -> dict[str, object]:
-    """Options of a profile. `NotFound` when there is no such profile."""
-    file = folder / "profile.toml"
-    if not file.exists():
-        names = sorted(p.parent.name for p in folder.parent.glob("*/profile.toml"))
-        near = difflib.get_close_matches(folder.name, names, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        raise NotFound(
-            f'there is no profile "{folder.name}"',
-            hint=f"{hint}Make it: pipefs profile create {folder.name}",
-        )
-    options = read_toml(file).get("settings", {})
-    if not isinstance(options, dict):
-        raise UsageError(f"{file}: settings is not a table", hint="Write it as [settings]")
-    return check_options(options, where=str(file))
-
-
-def write_profile(
-    home: Home, name: str, options: Mapping[str, object], *, create: bool = False
-) -> None:
-    """Make a profile (`AlreadyExists` when there is one) or replace its options."""
-    folder = home.profiles / check_name(name, "profile")
-    checked = check_options(options)
-    resolve_settings(checked)
-    make_private(home.profiles.parent)
-    make_private(folder)
-    try:
-        write_toml(
-            folder / "profile.toml", {"format": FORMAT, "settings": checked}, exclusive=create
-        )
-    except FileExistsError:
-        raise AlreadyExists(
-            f'there is a profile "{name}" already', hint=f"Change it: pipefs profile set {name} k=v"
-        ) from None

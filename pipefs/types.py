@@ -37,6 +37,26 @@ class ObjectVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessKey:
+    """One pair of an S3 account. Neither its repr nor a message shows the secrets."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What one pipe is read and written with. Without `write` nothing can be written."""
+
+    read: AccessKey | None = None
+    write: AccessKey | None = None
+
+    def __bool__(self) -> bool:
+        return self.read is not None or self.write is not None
+
+
+@dataclass(frozen=True, slots=True)
 class ContentRef:
     """Where the bytes of a file's version are: everything a ranged read and the cache need."""
 

@@ -71,7 +71,11 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
     (
         "Admin",
         "settings for many pipes",
-        {"profile": f"{_ADMIN}:profile", "policy": "pipefs.cli.policies:policy"},
+        {
+            "profile": f"{_ADMIN}:profile",
+            "cred": "pipefs.cli.creds:cred",
+            "policy": "pipefs.cli.policies:policy",
+        },
     ),
 ]
 """Sections of the help, in the order in which people meet them."""

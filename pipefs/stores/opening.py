@@ -11,6 +11,7 @@ from pipefs.errors import UsageError
 from pipefs.stores.base import Store
 from pipefs.stores.retrying import RetryPolicy
 from pipefs.stores.wrap import RetryStore, innermost
+from pipefs.types import Credentials
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z")
 _FORMS = "Use s3://BUCKET/PREFIX or file:///DIRECTORY."
@@ -25,7 +26,7 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if "@" in bucket:
         raise UsageError(
-            "a store's URL carries no credentials", hint="Use a profile: --profile NAME."
+            "a store's URL carries no credentials", hint="Store them apart: pipefs cred set NAME"
         )
     if not _BUCKET.match(bucket):
         raise UsageError(f"{url!r} names no bucket that S3 could have", hint=_FORMS)
@@ -76,12 +77,11 @@ def open_store(
     sse: str = "",
     kms_key: str = "",
     requester_pays: bool = False,
+    credentials: Credentials | None = None,
     policy: RetryPolicy | None = None,
 ) -> Store:
-    """The store of a URL with retries (60 s for an operation unless `policy` says otherwise).
-
-    `wrap.innermost(store)` gives the `S3Store` or `LocalStore` itself. A store is made after a
-    fork, never before.
+    """The store of a URL with retries (60 s for an operation unless `policy` says otherwise). Made
+    after a fork, never before. Without `credentials` boto3 finds them (else see `s3_split`).
 
     Raises:
         UsageError: the URL or a setting. AccessDenied, NoSpace, Corrupt: a local store that
@@ -91,13 +91,11 @@ def open_store(
     if scheme.lower() not in ("file", "s3") or not separator:
         raise UsageError(f"{url!r} is no store that pipefs knows", hint=_FORMS)
     if scheme.lower() == "file":
-        from pipefs.stores.local import LocalStore
-
-        return RetryStore(LocalStore(parse_file_url(url)), policy)
+        return _open_local(url, policy)
     bucket, prefix = parse_s3_url(f"s3://{place}")
     # boto3 takes 0.4 s to import: only who talks to S3 pays for it.
-    from pipefs.stores.s3 import S3Store
     from pipefs.stores.s3_settings import S3Settings
+    from pipefs.stores.s3_split import s3_store
 
     settings = S3Settings(
         endpoint_url=_checked_endpoint(endpoint_url),
@@ -111,7 +109,13 @@ def open_store(
         kms_key=kms_key,
         requester_pays=requester_pays,
     )
-    return RetryStore(S3Store(bucket, prefix, settings), policy)
+    return RetryStore(s3_store(bucket, prefix, settings, credentials), policy)
+
+
+def _open_local(url: str, policy: RetryPolicy | None) -> Store:
+    from pipefs.stores.local import LocalStore
+
+    return RetryStore(LocalStore(parse_file_url(url)), policy)
 
 
 def stores_above(store: Store) -> Iterator[Store]:

@@ -58,7 +58,8 @@ class S3Store(Store):
         self.client = make_client(session, self.settings)
         note_document_order(self.client)
         profile = self.settings.profile or os.environ.get("AWS_PROFILE", "")
-        self.where = Where(bucket, self.client.meta.endpoint_url, profile, self.prefix)
+        key_id = self.settings.access_key.access_key_id if self.settings.access_key else ""
+        self.where = Where(bucket, self.client.meta.endpoint_url, profile, self.prefix, key_id)
         self.admin = BucketAdmin(self.client, self.where)
         self.checksum = choose_checksum(self.settings.checksum)
         payer: dict[str, Any] = (
@@ -346,7 +347,7 @@ class S3Store(Store):
         if not self._versioned:
             raise Unsupported(
                 f'bucket "{self.bucket}" has no versioning',
-                hint=f"Turn it on: pipefs doctor {self.url} --enable-versioning",
+                hint="Turn it on: pipefs doctor NAME --fix",
             )
 
     def _full(self, key: str) -> str:

@@ -78,6 +78,10 @@ _OBSTORE_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 _OBSTORE_STATUS = re.compile(r"status code: (\d{3})")
 
 
+_RENEW = "They have expired. Renew them: aws sso login, or pipefs cred set NAME"
+_CHECK = "Check them with `aws sts get-caller-identity`, or renew them."
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """What messages name."""
@@ -86,9 +90,13 @@ class Where:
     endpoint: str
     profile: str
     prefix: str = ""
+    access_key_id: str = ""
+    """Of stored credentials; "" for those that boto3 found."""
 
     @property
     def account(self) -> str:
+        if self.access_key_id:
+            return f"(access key {self.access_key_id})"
         return f'(profile "{self.profile}")' if self.profile else "(default credentials)"
 
 
@@ -116,7 +124,8 @@ def _from_boto(e: BotoCoreError, where: Where, doing: str) -> PipefsError:
     if isinstance(e, _NO_CREDENTIALS):
         return AccessDenied(
             f"no usable credentials for {where.endpoint} {where.account}: {e}",
-            hint="Run `aws configure`, set AWS_ACCESS_KEY_ID, or give --profile.",
+            hint="Run `aws configure`, set AWS_ACCESS_KEY_ID, or\n"
+            "store keys of this pipe alone: pipefs cred set NAME",
         )
     if isinstance(e, boto.SSLError):
         return StoreUnavailable(
@@ -182,7 +191,7 @@ def from_code(code: str, status: int, message: str, where: Where, doing: str) ->
         return NoSpace(f"the store is full: {said}")
     if code in _WRONG_REGION:
         return UsageError(
-            f'bucket "{where.bucket}" is in another region: {said}', hint="Give --region."
+            f'bucket "{where.bucket}" is in another region: {said}', hint="pipefs set NAME region=…"
         )
     if code == "InvalidObjectState":
         return Unsupported(
@@ -203,7 +212,7 @@ def _denied(code: str, status: int, where: Where, said: str) -> AccessDenied | N
     if code in _CREDENTIALS:
         return AccessDenied(
             f"the credentials {where.account} are not accepted: {said}",
-            hint="Check them with `aws sts get-caller-identity`, or renew them.",
+            hint=_RENEW if "Expired" in code else _CHECK,
         )
     if code in ("AccessDenied", "AllAccessDisabled", "403") or status in (401, 403):
         return AccessDenied(

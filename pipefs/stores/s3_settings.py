@@ -5,14 +5,15 @@ boto3 does not retry on its own here: `wrap.RetryStore` does, with one deadline 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ProfileNotFound
 
-from pipefs.errors import UsageError
+from pipefs.errors import AccessDenied, UsageError
+from pipefs.types import AccessKey
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -30,6 +31,8 @@ class S3Settings:
     endpoint_url: str = ""
     region: str = ""
     profile: str = ""
+    access_key: AccessKey | None = field(default=None, repr=False)
+    """None: as boto3 finds them in the profile, the environment, the machine's role."""
     addressing: str = "auto"
     """"path" for most servers that are not AWS; "auto" lets botocore decide."""
     engine: str = "auto"
@@ -66,8 +69,13 @@ class S3Settings:
 def make_session(settings: S3Settings) -> boto3.session.Session:
     """The session that gives both engines their credentials and region."""
     try:
+        key = settings.access_key
         return boto3.session.Session(
-            profile_name=settings.profile or None, region_name=settings.region or None
+            profile_name=settings.profile or None,
+            region_name=settings.region or None,
+            aws_access_key_id=key.access_key_id if key else None,
+            aws_secret_access_key=key.secret_access_key if key else None,
+            aws_session_token=(key.session_token or None) if key else None,
         )
     except ProfileNotFound as e:
         raise UsageError(
@@ -103,3 +111,19 @@ def make_client(session: boto3.session.Session, settings: S3Settings) -> S3Clien
         )
     except (BotoCoreError, ValueError) as e:
         raise UsageError(f"cannot make an S3 client for {settings.endpoint_url}: {e}") from e
+
+
+def resolved_key(settings: S3Settings) -> AccessKey | None:
+    """The pair that requests would be signed with now; a temporary one soon ends.
+
+    Raises:
+        UsageError: no such profile. AccessDenied: they are there and cannot be had.
+    """
+    try:
+        found = make_session(settings).get_credentials()
+        frozen = found.get_frozen_credentials() if found is not None else None
+    except BotoCoreError as e:
+        raise AccessDenied(f"no usable credentials: {e}", hint="Renew them: aws sso login") from e
+    if frozen is None or not frozen.access_key or not frozen.secret_key:
+        return None
+    return AccessKey(frozen.access_key, frozen.secret_key, frozen.token or "")
