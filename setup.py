@@ -18,6 +18,7 @@ setup(
         "pipefs",
         "pipefs.cache",
         "pipefs.cli",
+        "pipefs.folder",
         "pipefs.foreign",
         "pipefs.objects",
         "pipefs.past",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pipefs.past.checking import Fault
 from pipefs.past.marks import Marks, version_hash
 from pipefs.past.opened import Past, view_of
 from pipefs.stores.base import Store
+from pipefs.sums import Sums
 
 LISTED_FROM = 2000
 """Files from which on one listing of all versions is less work than a HEAD for each."""
@@ -29,12 +29,6 @@ _AT_ONCE = 16
 _READS_AT_ONCE = 4
 _WINDOW = 256
 PIECE_BYTES = 8 << 20
-
-_MULTIPART = re.compile(r"([0-9a-f]{32})-(\d+)\Z")
-_MD5 = re.compile(r"[0-9a-f]{32}\Z")
-_TRIED = 8
-"""Part sizes that are tried at once: each costs an MD5 of all bytes."""
-_PART_MIB = (5, 6, 8, 10, 12, 15, 16, 20, 24, 25, 32, 40, 48, 50, 64, 100, 128, 200, 256, 512, 1024)
 
 
 @dataclass(slots=True)
@@ -146,7 +140,7 @@ class _Bytes:
 
     def check(self, entry: Entry) -> str | None:
         """What is wrong with the bytes of a file; None: nothing; "": nobody can say."""
-        sums = _Sums(entry)
+        sums = Sums(entry.size, entry.etag, entry.checksum)
         try:
             for start in range(0, entry.size, PIECE_BYTES):
                 piece = self._store.get(entry.object_key, entry.version, start, PIECE_BYTES)
@@ -178,75 +172,3 @@ def etags_are_md5(store: Store) -> bool:
     except PipefsError:
         return False
     return made.etag == hashlib.md5(body, usedforsecurity=False).hexdigest()
-
-
-class _Sums:
-    """The sums of one file's bytes that could be compared with what its entry says."""
-
-    def __init__(self, entry: Entry) -> None:
-        self._entry = entry
-        self._sha256 = hashlib.sha256() if entry.checksum.startswith("sha256:") else None
-        multipart = _MULTIPART.match(entry.etag)
-        self._count = int(multipart[2]) if multipart else 0
-        self._parts = {size: _Parts(size) for size in part_sizes(entry.size, self._count)}
-        whole = _MD5.match(entry.etag) is not None
-        self._md5 = hashlib.md5(usedforsecurity=False) if whole else None
-
-    def add(self, piece: bytes) -> None:
-        for one in (self._sha256, self._md5, *self._parts.values()):
-            if one is not None:
-                one.update(piece)
-
-    def sha256_differs(self) -> bool:
-        if self._sha256 is None:
-            return False
-        return self._sha256.hexdigest() != self._entry.checksum.removeprefix("sha256:")
-
-    def md5_differs(self) -> bool | None:
-        """None: the ETag is no MD5 that can be computed."""
-        if self._md5 is not None:
-            return self._md5.hexdigest() != self._entry.etag
-        if any(p.etag() == self._entry.etag for p in self._parts.values()):
-            return False
-        return None
-
-
-def part_sizes(size: int, count: int) -> list[int]:
-    """Part sizes in use with which an object of `size` bytes has `count` parts."""
-    if not count or not size:
-        return []
-    mib = 1 << 20
-    low, high = -(-size // count), (size - 1) // (count - 1) if count > 1 else size
-    whole = range(-(-low // mib), high // mib + 1)  # MiB
-    tried = whole if len(whole) <= _TRIED else _PART_MIB
-    sizes = {low, *(n * mib for n in tried), -(-low // mib) * mib}
-    return sorted(s for s in sizes if -(-size // s) == count)
-
-
-class _Parts:
-    """The ETag of a multipart upload with parts of one size."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._left = size
-        self._part = hashlib.md5(usedforsecurity=False)
-        self._done: list[bytes] = []
-
-    def update(self, piece: bytes) -> None:
-        at = memoryview(piece)
-        while at:
-            some, at = at[: self._left], at[self._left :]
-            self._part.update(some)
-            self._left -= len(some)
-            if not self._left:
-                self._end()
-
-    def _end(self) -> None:
-        self._done.append(self._part.digest())
-        self._part, self._left = hashlib.md5(usedforsecurity=False), self._size
-
-    def etag(self) -> str:
-        if self._left < self._size:
-            self._end()
-        whole = hashlib.md5(b"".join(self._done), usedforsecurity=False).hexdigest()
-        return f"{whole}-{len(self._done)}"

@@ -19,10 +19,11 @@ from pipefs.manifest import Entry
 from pipefs.past import verifying
 from pipefs.past.checking import Fault, catalogue
 from pipefs.past.opened import Past
-from pipefs.past.verifying import Progress, part_sizes, verify
+from pipefs.past.verifying import Progress, verify
 from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import FaultStore
+from pipefs.sums import part_sizes
 from tests.kept import Pipe
 from tests.pasts import open_past
 from tests.promises.promised import promise

@@ -1,0 +1,194 @@
+"""Both sides and the record, put together: what a pull or push of a folder has to do.
+
+Reads a file's bytes only where times and sizes leave open whether it changed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipefs.errors import NotFound, Refused, UsageError
+from pipefs.folder.filters import Filters
+from pipefs.folder.plan import Plan, Planner, Wanted
+from pipefs.folder.record import Record
+from pipefs.folder.reports import Direction, Options, Report
+from pipefs.folder.scan import is_ours, look_at_files, scan
+from pipefs.folder.states import Known, Local, Remote, Scan, in_step
+from pipefs.mountinfo import pipefs_mount_of
+from pipefs.replica import Item, Replica
+from pipefs.sums import Sums
+
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A plain folder of a pipe."""
+
+    path: str
+    """Absolute."""
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> Folder:
+        """The folder at a path, which need not be there.
+
+        Raises:
+            Refused: it is in a mount of pipefs, or is no folder.
+        """
+        full = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        if (mount := pipefs_mount_of(full)) is not None:
+            raise Refused(
+                f"{path} is in the mount {mount.path}, which is always in step",
+                hint="Choose a folder outside of it with --dest, or: pipefs flush",
+            )
+        if os.path.exists(full) and not os.path.isdir(full):
+            raise Refused(f"{path} is no folder")
+        return cls(full)
+
+    def place(self, path: str) -> str:
+        """Where a path of the pipe is on disk."""
+        return os.path.join(self.path, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What there is on both sides, as far as the filters take it."""
+
+    folder: Folder
+    scan: Scan
+    known: Mapping[str, Known]
+    remote: Mapping[str, Remote]
+    read_ns: int
+    """When the folder was looked at."""
+
+    @property
+    def local(self) -> Mapping[str, Local]:
+        return self.scan.files
+
+
+def filters_of(replica: Replica, options: Options) -> Filters:
+    """Those of the call, else the pipe's own."""
+    settings = replica.pipe.settings
+    return Filters.of(
+        options.include, options.exclude, otherwise=(settings.include, settings.exclude)
+    )
+
+
+def remote_of(item: Item) -> Remote:
+    return Remote(
+        item.size,
+        item.mtime_ns,
+        item.key,
+        item.version_id,
+        item.etag,
+        item.checksum,
+        item.mode,
+    )
+
+
+def look(replica: Replica, folder: Folder, record: Record, options: Options) -> Sides:
+    """Both sides now.
+
+    Raises:
+        UsageError: a path in `options.files` that no file can have. Store errors.
+    """
+    filters = filters_of(replica, options)
+    remote: dict[str, Remote] = {}
+    other: dict[str, str] = {}
+    with replica.opened(cached=options.cached) as now:
+        named = _named(options)
+        items = now.walk() if named is None else filter(None, map(now.entry, named))
+        for item in items:
+            if item.is_file:
+                if named is not None or filters.takes(item.path):
+                    remote[item.path] = remote_of(item)
+            elif item.kind != "dir" and filters.takes(item.path):
+                other[item.path] = "symbolic link" if item.kind == "symlink" else "special file"
+    read_ns = time.time_ns()
+    if named is not None:
+        found = look_at_files(folder.path, named)
+    else:
+        found = scan(folder.path, filters, follow_links=options.follow_links)
+    found.left_out.update(other)
+    return Sides(folder, found, record.known(), remote, read_ns)
+
+
+def _named(options: Options) -> list[str] | None:
+    if options.files is None:
+        return None
+    names = []
+    for given in options.files:
+        name = os.path.normpath(given).strip("/")
+        if name.startswith("../") or name in ("", ".", "..") or is_ours(name):
+            raise UsageError(
+                f"{given!r} is no file of a pipe",
+                hint="Name files by their paths in the pipe, such as 2026/q3.csv",
+            )
+        names.append(name)
+    return names
+
+
+def decide(sides: Sides, options: Options, direction: Direction) -> Plan:
+    """The plan; nothing is done yet."""
+    planner = Planner(sides.local, sides.known, sides.remote, Bytes(sides))
+    wanted = Wanted(options.mode, options.merge_mode, options.nrecent, _named(options))
+    return planner.pull(wanted) if direction == "pull" else planner.push(wanted)
+
+
+def refuse_missing(plan: Plan, report: Report) -> None:
+    """
+    Raises:
+        NotFound: files were named that are not on the side they should come from.
+    """
+    if plan.missing:
+        where = f"pipe {report.name}" if report.direction == "pull" else f"folder {report.folder}"
+        raise NotFound(f"there is no {' and no '.join(plan.missing)} in the {where}")
+
+
+def noted(sides: Sides, plan: Plan) -> dict[str, Known]:
+    """What the record has to learn from the comparison alone."""
+    now_ns = time.time_ns()
+    learnt = {
+        path: in_step(sides.local[path], sides.remote[path], now_ns, read_ns=sides.read_ns)
+        for path in plan.in_step
+    }
+    for path in plan.kept:
+        seen = sides.remote[path]
+        learnt[path] = Known(-1, -1, -1, seen.version, seen.etag, seen.checksum, now_ns)
+    return learnt
+
+
+class Bytes:
+    """Answers about files' bytes, from their bytes."""
+
+    def __init__(self, sides: Sides) -> None:
+        self._sides = sides
+
+    def is_unchanged(self, path: str) -> bool:
+        known = self._sides.known[path]
+        return self._has(path, known.size, known.etag, known.checksum)
+
+    def is_equal(self, path: str) -> bool:
+        local, remote = self._sides.local[path], self._sides.remote[path]
+        if local.size != remote.size:
+            return False
+        if local.size == 0 or local.mtime_ns == remote.mtime_ns:
+            return True
+        return self._has(path, remote.size, remote.etag, remote.checksum)
+
+    def _has(self, path: str, size: int, etag: str, checksum: str) -> bool:
+        """Whether the local file has these sums. False also where they say nothing."""
+        sums, left = Sums(size, "" if checksum else etag, checksum), size
+        try:
+            with open(self._sides.folder.place(path), "rb", buffering=0) as file:
+                while piece := file.read(_PIECE_BYTES):
+                    sums.add(piece)
+                    left -= len(piece)
+        except FileNotFoundError:
+            return False
+        if left:
+            return False
+        return not sums.sha256_differs() if checksum else sums.md5_differs() is False

@@ -1,0 +1,185 @@
+"""From the pipe into the folder: parallel, checked, and never over a change of the user.
+
+A file is fetched into a part beside its place and takes its name when it is whole, has the right
+bytes, time and mode, and what it replaces is still what was looked at. What is done is recorded as
+it is done; the part of a large file stays after an interruption, and the next pull goes on from it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from pipefs.errors import Conflict
+from pipefs.folder.deciding import (
+    Folder,
+    Sides,
+    decide,
+    filters_of,
+    look,
+    noted,
+    refuse_missing,
+)
+from pipefs.folder.fetching import Fetched, Fetcher
+from pipefs.folder.landing import sync_file_system
+from pipefs.folder.plan import Plan, Step
+from pipefs.folder.record import Record
+from pipefs.folder.reports import Moved, Options, Progress, Report, Silent
+from pipefs.folder.scan import PART
+from pipefs.folder.states import in_step
+from pipefs.replica import Replica
+
+DOCUMENTS = ("README.md", "LICENSE.md")
+
+_OLD_PART_NS = 7 * 86_400 * 10**9
+"""Nobody comes back for a part after that."""
+_RECORD_EVERY_S = 5.0
+
+
+def pull(
+    replica: Replica,
+    folder: Folder,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Bring what the pipe has and the folder has not.
+
+    Returns:
+        What was done; with `dry_run` what would be done, and nothing is changed.
+    Raises:
+        Conflict: files changed on both sides and no rule was given; nothing was done.
+        NotFound: a file that was named is not in the pipe.
+        PartlyMoved: some files could not be had, or were changed meanwhile.
+        Busy: another pull or push of this folder runs.
+        Store errors: what was done until then stays done.
+    """
+    began = time.monotonic()
+    options = options or Options()
+    report = Report(replica.pipe.name, folder.path, "pull", options.dry_run)
+    with Record(
+        replica.home, folder.path, replica.pipe.pipe_id, alone=not options.dry_run
+    ) as known:
+        sides = look(replica, folder, known, options)
+        plan = decide(sides, options, "pull")
+        refuse_missing(plan, report)
+        _refuse_conflicts(plan, report)
+        report.kept, report.lost = plan.kept, plan.lost
+        report.left_out = sides.scan.left_out
+        if options.dry_run:
+            report.files = [_would(step) for step in plan.steps]
+        else:
+            _Pull(replica, sides, known, report, progress or Silent()).run(plan)
+            _forget(replica, sides, known, options)
+    report.documents = [d for d in DOCUMENTS if d in report.files]
+    report.seconds = time.monotonic() - began
+    report.check()
+    return report
+
+
+def is_synced(replica: Replica, folder: Folder, *, cached: bool = True) -> list[str]:
+    """Paths that a pull would bring, or that changed on both sides; [] where there are none."""
+    options = Options(dry_run=True, cached=cached)
+    with Record(replica.home, folder.path, replica.pipe.pipe_id, alone=False) as known:
+        plan = decide(look(replica, folder, known, options), options, "pull")
+    return sorted([step.path for step in plan.steps] + plan.conflicts)
+
+
+def _would(step: Step) -> Moved:
+    remote = step.remote
+    assert remote is not None
+    version = remote.version or remote.etag
+    return Moved(step.path, remote.size, remote.mtime_ns, version, is_new=step.is_new)
+
+
+def _refuse_conflicts(plan: Plan, report: Report) -> None:
+    if not plan.conflicts:
+        return
+    one = plan.conflicts[0]
+    raise Conflict(
+        "changed here and in the pipe since both were in step: " + named(plan.conflicts),
+        hint=f"Keep yours: --merge-mode keep · take the pipe's: --merge-mode overwrite\n"
+        f"One by one: pipefs resolve {report.name}/{one} --keep mine|theirs|both",
+    )
+
+
+def named(paths: Sequence[str], limit: int = 10) -> str:
+    """Paths for a message."""
+    more = f" and {len(paths) - limit:,} more" if len(paths) > limit else ""
+    return ", ".join(paths[:limit]) + more
+
+
+def _forget(replica: Replica, sides: Sides, record: Record, options: Options) -> None:
+    """Drop the rows of files that neither side has any more."""
+    if options.files is not None:
+        return
+    takes = filters_of(replica, options).takes
+    record.forget(
+        [
+            path
+            for path in sides.known
+            if path not in sides.local and path not in sides.remote and takes(path)
+        ]
+    )
+
+
+class _Pull:
+    """One pull under way."""
+
+    def __init__(
+        self, replica: Replica, sides: Sides, record: Record, report: Report, progress: Progress
+    ) -> None:
+        self._replica = replica
+        self._sides = sides
+        self._record = record
+        self._report = report
+        self._progress = progress
+        self._unrecorded: list[Fetched] = []
+        self._recorded_at = time.monotonic()
+
+    def run(self, plan: Plan) -> None:
+        self._record.put(noted(self._sides, plan))
+        self._remove_old_parts()
+        if not plan.steps:
+            return
+        os.makedirs(self._sides.folder.path, exist_ok=True)
+        size = sum(step.remote.size for step in plan.steps if step.remote)
+        self._progress.start(len(plan.steps), size)
+        fetcher = Fetcher(self._replica.store, self._sides.folder, self._progress)
+        try:
+            fetcher.fetch(plan.steps, self._take, self._fail)
+        finally:
+            self._save()
+            self._report.files.sort()
+
+    def _take(self, done: Fetched) -> None:
+        step, remote = done.step, done.remote
+        version = remote.version or remote.etag
+        moved = Moved(step.path, remote.size, remote.mtime_ns, version, is_new=step.is_new)
+        self._report.files.append(moved)
+        self._unrecorded.append(done)
+        self._progress.done(step.path)
+        if time.monotonic() - self._recorded_at > _RECORD_EVERY_S:
+            self._save()
+
+    def _fail(self, step: Step, reason: str) -> None:
+        self._report.failed[step.path] = reason
+        self._progress.done(step.path)
+
+    def _save(self) -> None:
+        """First the bytes, then the row: else an empty file after a power loss would look like
+        one that the user emptied."""
+        if self._unrecorded:
+            sync_file_system(self._sides.folder.path)
+            now_ns = time.time_ns()
+            self._record.put(
+                {d.step.path: in_step(d.local, d.remote, now_ns) for d in self._unrecorded}
+            )
+            self._unrecorded.clear()
+        self._recorded_at = time.monotonic()
+
+    def _remove_old_parts(self) -> None:
+        horizon = time.time_ns() - _OLD_PART_NS
+        for path, mtime_ns in self._sides.scan.parts.items():
+            if mtime_ns < horizon and os.path.basename(path).startswith(PART):
+                os.unlink(self._sides.folder.place(path))
