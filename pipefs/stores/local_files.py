@@ -207,11 +207,15 @@ def write_body(path: str, body: FileBody) -> str:
 
     Raises:
         Cancelled: the body's owner asked to stop; the partial file is the caller's to remove.
-        OSError: EIO where the body is shorter than it says.
+        OSError: EIO where the body is shorter than it says; ENOSPC before a byte is written where
+            the disk cannot take it: tried again and again it would fill the disk each time.
     """
     md5 = hashlib.md5(usedforsecurity=False)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
+        disk = os.fstatvfs(fd)
+        if body.size > disk.f_bavail * disk.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         offset = 0
         while offset < body.size:
             if body.cancelled():

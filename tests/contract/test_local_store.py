@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipefs.errors import Corrupt, NotFound, PreconditionFailed, UsageError
+from pipefs.errors import Corrupt, NoSpace, NotFound, PreconditionFailed, UsageError
 from pipefs.stores import local, local_recovery
 from pipefs.stores.base import Cancelled, FileBody
 from pipefs.stores.local import LocalStore
 from pipefs.stores.opening import open_store
 from pipefs.stores.wrap import innermost
+from tests.mounted import small_disk
 
 
 @pytest.fixture
@@ -46,6 +47,21 @@ def test_current_objects_are_plain_files_at_their_keys(store: LocalStore, folder
     store.delete("gone/deep/x")
     assert plain_files(folder) == {"a/b/c.csv": b"1,2,3", "top.txt": b"top"}
     assert not (folder / "gone").exists()
+
+
+def test_a_body_that_the_disk_cannot_take_is_refused_before_a_byte_is_written(
+    tmp_path: Path,
+) -> None:
+    sent: list[int] = []
+    with small_disk(tmp_path / "disk", "16m") as disk, (tmp_path / "sparse").open("wb+") as file:
+        file.truncate(3 << 40)
+        store = LocalStore(disk / "store")
+        with pytest.raises(NoSpace):
+            store.put("k", FileBody(file.fileno(), 3 << 40, progress=sent.append))
+        assert sent == []
+        assert list(store.list("")) == []
+        assert store.put("small", b"fits").size == 4
+        store.close()
 
 
 def test_versions_are_readable_with_ordinary_tools(store: LocalStore, folder: Path) -> None:
