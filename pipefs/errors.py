@@ -12,7 +12,8 @@
     │   └── NewerFormat     written by a newer pipefs: upgrade
     ├── StoreError          the store or the credentials (exit 5)
     │   ├── StoreUnavailable    unreachable, timed out, 5xx: a retry helps
-    │   │   └── Throttled       503 SlowDown: wait, then retry
+    │   │   ├── Throttled       503 SlowDown: wait, then retry
+    │   │   └── ServerFault     500: it is there, and failed at this request
     │   ├── AccessDenied        credentials missing, wrong or too weak: a retry does not help
     │   └── Unsupported         this store lacks the capability
     ├── NoSpace             local disk full
@@ -95,6 +96,11 @@ class StoreUnavailable(StoreError):
 
 class Throttled(StoreUnavailable):
     """503 SlowDown or 429; certainly did not land."""
+
+
+class ServerFault(StoreUnavailable):
+    """500 InternalError; the request may or may not have landed. Others may work all the same:
+    SeaweedFS gives it for ever to keys that it cannot keep."""
 
 
 class AccessDenied(StoreError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from pipefs import links, tree
@@ -31,8 +31,12 @@ class Pending:
     def waiting(self) -> int:
         """Changes that can go up now: closed files, copies, deletions; 0 also means that all of
         it is announced."""
-        changes = self.files - self.open_files + self.relocating + self.deleting
-        return changes or min(1, self.announcing + self.unsettled)
+        return self.files - self.open_files + self.relocating + self.deleting or self.names
+
+    @property
+    def names(self) -> int:
+        """Deletions that are not in the store; 1 where only an announcement is still to come."""
+        return self.deleting or min(1, self.announcing + self.unsettled)
 
 
 StaysLocal = Callable[[list[bytes]], bool]
@@ -117,7 +121,7 @@ class Standing:
             else:
                 size += found.size
         with self._db.view() as v:
-            changes = len(self._files) + self._copies(v)
+            changes = len(self._files) + len(self._copies(v))
             if changes:
                 return changes, size
             if self._rows is None:
@@ -125,9 +129,23 @@ class Standing:
             self._rows = {at: raw for at, raw in self._rows.items() if v.get(*at) == raw}
         return len(self._rows), 0
 
-    def _copies(self, v: View) -> int:
-        """Copies for renames before that moment, and those that they led to."""
-        return sum(int(raw or b"0") <= self._since_ns for _, raw in v.scan("relocate"))
+    def stuck(self, refused: Container[object]) -> list[object]:
+        """What was left when last asked, if all of it is among these; else nothing.
+
+        Args:
+            refused: numbers of files; for copies ("copy", number), for deletions ("delete", key).
+        """
+        with self._db.view() as v:
+            copies = [("copy", ino) for ino in self._copies(v)]
+        gone = [raw for (table, _), raw in (self._rows or {}).items() if table == "gone"]
+        deletions = [("delete", decode_content(raw).key) for raw in gone]
+        names: list[object] = [*self._files, *copies, *deletions]
+        return names if all(name in refused for name in names) else []
+
+    def _copies(self, v: View) -> list[int]:
+        """Whose objects follow a rename before that moment, or one that it led to."""
+        rows = v.scan("relocate")
+        return [int.from_bytes(k, "big") for k, raw in rows if int(raw or b"0") <= self._since_ns]
 
 
 def _same(one: Content | None, other: Content | None) -> bool:

@@ -194,6 +194,11 @@ class MountStatus(Struct, frozen=True):
     commit: int = 0
     relocating_files: int = 0
     relocating_bytes: int = 0
+    refused_files: int = 0
+    """Changes that the store refused when they were last tried, although it answers."""
+    announcing: int = 0
+    """Deletions that are not in the store yet; 1 where only names and attributes are not, or what
+    became of a request is not known."""
     offline_since: str | None = None
     """UTC with Z, or null while the store answers."""
     conflict_list: list[ConflictItem] = field(default_factory=list)

@@ -107,6 +107,11 @@ class Relocator:
             rows = v.scan("relocate", limit=limit)
             return [int.from_bytes(k, "big") for k, raw in rows if int(raw or b"0") <= horizon]
 
+    def waits(self, ino: int) -> bool:
+        """Whether this inode's object, or one below it, still has to follow a rename."""
+        with self._db.view() as v:
+            return v.has("relocate", ino_key(ino))
+
     def relocate(self, ino: int) -> bool:
         """Copy one file's object to its path's key, or plan that for a directory's files."""
         with self._db.update() as t:

@@ -259,6 +259,11 @@ class Transfers:
         with self._db.view() as v:
             return [decode_content(raw) for _, raw in v.scan("gone", limit=limit)]
 
+    def deletes(self, key: str) -> bool:
+        """Whether an object is still to go."""
+        with self._db.view() as v:
+            return v.has("gone", key_id(key))
+
     def delete(self, content: Content) -> bool:
         """Delete an object that no live file needs; True if the matter is settled.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from pipefs.errors import PipefsError, TimedOut
+from pipefs.errors import PipefsError, StoreError, TimedOut
 from pipefs.policy import Policy
 from pipefs.units import show_count, show_size
 from pipefs.volume import Volume
+from pipefsd.refusals import Refusal
 from pipefsd.syncer import Health, Syncer
 from pipefsd.uploader import Uploader
 
@@ -58,6 +59,7 @@ class Outbox:
 
         Raises:
             TimedOut: `timeout_s` ran out.
+            StoreError: the store has refused all that is left since this began.
         """
         if not self._may_write():
             return 0, 0
@@ -70,6 +72,9 @@ class Outbox:
                 files, size = standing.left()
                 if not files and self._announced():
                     return first
+                refused = self._uploader.refusals(started)
+                if (names := standing.stuck(refused)) and self._announced():
+                    raise self._refused([refused[name] for name in names])
                 files = max(1, files)
                 progress({"files": files, "bytes": size})
                 if timeout_s is not None and time.monotonic() - started >= timeout_s:
@@ -90,6 +95,14 @@ class Outbox:
             self._health.report(e)
             return False
         return True
+
+    def _refused(self, refused: list[Refusal]) -> StoreError:
+        count = len(refused)
+        return StoreError(
+            f"{show_count(count, 'change')} of {self._name} cannot go up; everything else is "
+            f"saved. {refused[0].what}: {refused[0].reason}",
+            hint="It is tried again by itself; until then it is on this machine only.",
+        )
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         """Bring up what goes up in this time; (changes, bytes) that are left."""

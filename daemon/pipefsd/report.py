@@ -12,6 +12,7 @@ from pipefs.records import Conflict
 from pipefs.stores.base import Capabilities
 from pipefs.units import utc_text
 from pipefs.volume import Volume
+from pipefsd.refusals import Refusal
 from pipefsd.syncer import Health
 
 
@@ -21,6 +22,7 @@ def status(
     outbox: Pending,
     *,
     sending: tuple[int, int],
+    refused: dict[object, Refusal],
     cache: CacheStats,
     place: Position,
     health: Health,
@@ -32,10 +34,7 @@ def status(
     """The mount object of `status --json`; path and transport are the worker frame's to fill."""
     conflicts = volume.conflicts()
     return MountStatus(
-        name=name,
-        path="",
-        pid=os.getpid(),
-        transport="kernel",
+        *(name, "", os.getpid(), "kernel"),
         snapshot=checked_out,
         state="offline" if health.offline_since_ns else "read-only" if read_only else "live",
         dirty_files=outbox.files,
@@ -45,12 +44,14 @@ def status(
         conflicts=len(conflicts),
         cache_bytes=cache.used_bytes,
         cache_hit_ratio=cache.hits / max(1, cache.hits + cache.misses),
-        last_error=health.last_error,
+        last_error=health.last_error or next((r.reason for r in refused.values()), ""),
         read_only=read_only,
         capabilities=_flags(capabilities),
         epoch=place.epoch,
         commit=place.number,
         relocating_files=outbox.relocating,
+        refused_files=len(refused),
+        announcing=outbox.names,
         offline_since=utc_text(health.offline_since_ns) if health.offline_since_ns else None,
         conflict_list=[_item(c) for c in conflicts],
         warnings=warnings,

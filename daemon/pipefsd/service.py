@@ -197,7 +197,7 @@ class PipeService:
             files,
             on_conflict=self._syncer.look_at,
             on_landed=self._syncer.poke,
-            on_trouble=self._health.report,
+            on_trouble=self._health.transfer,
             may_write=self._may_write,
             requests=lambda: self.filesystem.requests,
         )
@@ -379,6 +379,7 @@ class PipeService:
             self._volume,
             self._volume.outbox(self._transfers.policy.stays_local),
             sending=self._uploader.sending(),
+            refused=self._uploader.refusals(),
             cache=self._cache.stats(),
             place=self._follower.position(),
             health=self._health,

@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 
 from pipefs import tree
 from pipefs.conflicts import Effects
-from pipefs.errors import AccessDenied, PipefsError, StoreUnavailable, TimedOut
+from pipefs.errors import (
+    AccessDenied,
+    NotFound,
+    PipefsError,
+    ServerFault,
+    StoreUnavailable,
+    TimedOut,
+)
 from pipefs.follow import Follower
 from pipefs.volume import Volume
 
@@ -56,6 +63,19 @@ class Health:
             if isinstance(error, StoreUnavailable | TimedOut) and not self.offline_since_ns:
                 self.offline_since_ns = time.time_ns()
                 log.warning("offline: %s", error)
+
+    def transfer(self, error: PipefsError | None) -> bool:
+        """A transfer failed, or (None) one was answered.
+
+        Returns:
+            Whether this change alone is refused: the store answers, and will not have it. Whether
+            the store answers is known by the log, which is asked each second.
+        """
+        fault = isinstance(error, ServerFault) and not self.offline_since_ns
+        if fault or isinstance(error, AccessDenied | NotFound):
+            return True
+        self.report(error)
+        return False
 
 
 class Syncer:

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from pipefs.errors import AccessDenied, NotFound, PipefsError, PreconditionFailed
+from pipefs.errors import PipefsError, PreconditionFailed
 from pipefs.files import LocalFiles
 from pipefs.relocation import Relocator
 from pipefs.stores.base import Cancelled
 from pipefs.transfers import Transfers
+from pipefsd.refusals import Refusal, Refusals
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class Uploader:
         on_conflict: called with an inode whose upload lost its condition; returns when the key
             has been looked at.
         on_landed: called after anything landed that other machines should learn.
-        on_trouble: called with each error of the store, and with None when a transfer worked.
+        on_trouble: called with each error of the store, and with None when a transfer worked;
+            whether the store refuses that change alone.
         requests: how many requests of the kernel were served so far.
     """
 
@@ -59,7 +61,7 @@ class Uploader:
         *,
         on_conflict: Callable[[int], None],
         on_landed: Callable[[], None],
-        on_trouble: Callable[[PipefsError | None], None],
+        on_trouble: Callable[[PipefsError | None], bool],
         may_write: Callable[[], bool],
         requests: Callable[[], int],
     ) -> None:
@@ -73,6 +75,7 @@ class Uploader:
         self._on_landed = on_landed
         self._on_trouble = on_trouble
         self._may_write = may_write
+        self._refusals = Refusals()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="upload")
         self._wake = threading.Condition()
         # The fields below are protected by `_wake`.
@@ -86,18 +89,21 @@ class Uploader:
         self._stopping = False
         self._next_audit = 0.0
         self._sending: dict[int, int] = {}
-        self._refused: set[int] = set()
-        """Files whose last try failed for a reason that does not pass by itself."""
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def refused(self, ino: int) -> bool:
-        """Whether the store refuses this file (no right, no bucket): it is tried again, but
-        somebody has to do something about it."""
-        with self._wake:
-            return ino in self._refused
+        """Whether the store refuses this file, or the copy that follows its rename: it is tried
+        again, but somebody has to do something about it."""
+        return ino in self._refusals or ("copy", ino) in self._refusals
+
+    def refusals(self, since: float = 0.0) -> dict[object, Refusal]:
+        """What waits to go up and was refused at its last try, if that was at `since` (of the
+        monotonic clock) or later: files by their numbers, ("copy", number), ("delete", key)."""
+        self._refusals.keep(self._waits)
+        return self._refusals.since(since)
 
     def stop(self) -> None:
         """Stop after the transfers under way; what remains is durable."""
@@ -192,8 +198,22 @@ class Uploader:
                 with self._wake:
                     if ino not in self._due and ino not in self._busy:
                         self._plan(ino, now)
+        self._refusals.keep(self._waits)
         with self._wake:
             self._next_audit = now + (0.2 if urgent else AUDIT_S)
+
+    def _waits(self, name: object) -> bool:
+        """Whether this transfer's change is one that waits to go up."""
+        match name:
+            case int():
+                local = self._files.get(name)
+                mark = local.mark if local is not None else None
+                return mark is not None and not mark.writers
+            case ("copy", int(ino)):
+                return self._relocator.waits(ino)
+            case ("delete", str(key)):
+                return self._transfers.deletes(key)
+        return False
 
     def _submit_files(self, urgent: bool) -> None:
         with self._wake:
@@ -270,11 +290,10 @@ class Uploader:
         again = False
         try:
             landed = job()
+            self._refusals.drop(name)
             with self._wake:
                 self._pauses.pop(name, None)
                 self._not_before.pop(name, None)
-                if isinstance(name, int):
-                    self._refused.discard(name)
                 if not landed:
                     # Not due after all, or waiting for something else: not at once again.
                     self._not_before[name] = time.monotonic() + 0.3
@@ -285,7 +304,8 @@ class Uploader:
                     self._on_trouble(None)
                 self._on_landed()
         except PreconditionFailed as e:
-            again = self._lost(name, e)
+            again = True
+            self._lost(name, e)
         except (PipefsError, OSError) as e:
             again = True
             self._failed(name, e)
@@ -301,33 +321,32 @@ class Uploader:
                     self._plan(name, time.monotonic() + 0.2)
                 self._wake.notify_all()
 
-    def _lost(self, name: object, error: PreconditionFailed) -> bool:
+    def _lost(self, name: object, error: PreconditionFailed) -> None:
         log.info("somebody else was first: %s", error)
+        self._refusals.drop(name)
         ino = name if isinstance(name, int) else name[1] if isinstance(name, tuple) else None
         try:
             if isinstance(ino, int):
                 self._on_conflict(ino)
         except PipefsError as e:
             self._failed(name, e)
-            return True
+            return
         self._pause(name)
-        return True
 
     def _failed(self, name: object, error: PipefsError | OSError) -> None:
-        pause = self._pause(name)
-        permanent = isinstance(error, AccessDenied | NotFound)
-        if isinstance(name, int):
-            with self._wake:
-                (self._refused.add if permanent else self._refused.discard)(name)
+        pause, what = self._pause(name), self._describe(name)
+        refused = isinstance(error, PipefsError) and self._on_trouble(error)
+        if refused and self._waits(name):
+            self._refusals.add(name, Refusal(time.monotonic(), what, str(error)))
+        else:
+            self._refusals.drop(name)
         log.log(
-            logging.ERROR if permanent else logging.WARNING,
+            logging.ERROR if refused else logging.WARNING,
             "%s could not go up: %s; next try in %.0f s",
-            self._describe(name),
+            what,
             error,
             pause,
         )
-        if isinstance(error, PipefsError):
-            self._on_trouble(error)
 
     def _describe(self, name: object) -> str:
         if isinstance(name, int):

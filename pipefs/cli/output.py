@@ -59,13 +59,15 @@ def table(rows: Sequence[Sequence[str]], *, gap: int = 2, right: Sequence[int] =
 
 
 def saved_text(status: MountStatus) -> str:
-    """`all saved`, `3 files (12 MB) going up · 8 s`, `OFFLINE since 14:02Z (…) · …`."""
+    """`all saved`, `3 files (12 MB) going up · 8 s`, `OFFLINE since 14:02Z (…) · …`. All is saved
+    when a flush would return at once, or wait for copies of renamed objects only."""
     parts = []
     changes = status.dirty_files
     if status.offline_since is not None:
         reason = f" ({status.last_error})" if status.last_error else ""
         parts.append(f"OFFLINE since {clock_text(status.offline_since)}{reason}")
         parts.append("reading from cache")
+        changes += status.announcing
         if changes:
             parts.append(f"{show_count(changes, 'change')} {'waits' if changes == 1 else 'wait'}")
     elif changes or status.uploading_files:
@@ -76,11 +78,15 @@ def saved_text(status: MountStatus) -> str:
         parts.append(f"{show_count(files, 'file')} ({size}) {verb}")
         if status.seconds_left is not None and status.uploading_files:
             parts.append(show_seconds(status.seconds_left))
+    elif status.announcing:
+        parts.append(f"{show_count(status.announcing, 'change')} of names going up")
     else:
         parts.append("all saved" if status.snapshot is None else "the past, read-only")
     if status.relocating_files:
         size = show_size(status.relocating_bytes)
         parts.append(f"{show_count(status.relocating_files, 'object')} ({size}) being renamed")
+    if status.refused_files and status.offline_since is None:
+        parts.append(f"{status.refused_files} refused")
     if status.conflicts:
         parts.append(show_count(status.conflicts, "conflict"))
     if status.last_error and status.offline_since is None:
@@ -149,4 +155,5 @@ def unsafe(status: MountStatus) -> bool:
     """Whether something of this mount exists on this machine only, is half renamed, or unknown."""
     if status.state == NO_ANSWER:
         return True
-    return bool(status.dirty_files or status.uploading_files or status.relocating_files)
+    going = status.dirty_files, status.uploading_files, status.relocating_files, status.announcing
+    return any(going)

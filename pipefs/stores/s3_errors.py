@@ -17,6 +17,7 @@ from pipefs.errors import (
     NotFound,
     PipefsError,
     PreconditionFailed,
+    ServerFault,
     StoreError,
     StoreUnavailable,
     Throttled,
@@ -56,7 +57,7 @@ _WRONG_REGION = frozenset(
     ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 )
 _FULL = frozenset(("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"))
-_TRANSIENT = frozenset(("RequestTimeout", "InternalError", "OperationAborted", "NoSuchUpload"))
+_TRANSIENT = frozenset(("RequestTimeout", "OperationAborted", "NoSuchUpload"))
 
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
@@ -197,6 +198,8 @@ def from_code(code: str, status: int, message: str, where: Where, doing: str) ->
         return Unsupported(
             f"the object is archived: {said}", hint="Restore it from its storage class first."
         )
+    if code == "InternalError" or status == 500:
+        return ServerFault(said)
     if code in _TRANSIENT or (status >= 500 and status != 501):
         return StoreUnavailable(said)
     if denied := _denied(code, status, where, said):

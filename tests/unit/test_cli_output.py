@@ -40,6 +40,15 @@ def status(**values: object) -> MountStatus:
             {"relocating_files": 2, "relocating_bytes": 5},
             "all saved · 2 objects (5 B) being renamed",
         ),
+        ({"announcing": 1}, "1 change of names going up"),
+        (
+            {"announcing": 2, "relocating_files": 1},
+            "2 changes of names going up · 1 object (0 B) being renamed",
+        ),
+        (
+            {"dirty_files": 1, "dirty_bytes": 5, "refused_files": 1, "last_error": "no"},
+            "1 file (5 B) waiting to go up · 1 refused · no",
+        ),
         ({"conflicts": 1}, "all saved · 1 conflict"),
         ({"last_error": "403"}, "all saved · 403"),
     ],
@@ -56,6 +65,11 @@ def test_offline_says_since_when_why_and_what_waits() -> None:
     assert text == (
         "OFFLINE since 14:02Z (endpoint unreachable) · reading from cache · 2 changes wait"
     )
+
+
+def test_offline_counts_names_and_attributes_among_what_waits() -> None:
+    text = saved_text(status(offline_since="2020-01-02T03:04:05Z", announcing=1))
+    assert text.endswith("1 change waits")
 
 
 def test_a_time_of_another_day_has_its_date() -> None:
@@ -82,6 +96,7 @@ def test_a_worker_that_does_not_answer_is_not_called_safe() -> None:
     assert unsafe(silent)
     assert not unsafe(status())
     assert unsafe(status(relocating_files=1))
+    assert unsafe(status(announcing=1))
 
 
 def test_a_conflict_names_both_contents() -> None:
