@@ -16,7 +16,7 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipefs import outbox, rebase, refs, shelf, tree
@@ -262,17 +262,31 @@ class Follower:
 
     def check_keys(self, keys: Iterable[str]) -> Effects:
         """Look at single objects and commit what is there, if it is not what we know."""
-        changes = []
+        moving = self._is_moving()
         current = self._look(keys)
+        changes = self._differences(current)
+        if changes and (moving or self._is_moving()):
+            # What we saw may have been ours, and have gone another way before we judged it: only
+            # what is still there afterwards was somebody else's then.
+            again = self._look(changes)
+            changes = {k: c for k, c in changes.items() if _same_object(current[k], again[k])}
+        return self._commit_external(list(changes.values()))
+
+    def _is_moving(self) -> bool:
+        """Whether objects of ours are under way, or landed and are not announced yet."""
+        with self._db.view() as v:
+            return any(v.count(table) for table in ("sent", "relocate", "gone", "ready"))
+
+    def _differences(self, current: Mapping[str, ObjectVersion | None]) -> dict[str, Change]:
+        """What to commit of these looks, by key."""
         with self._db.view() as v:
             held = outbox.held_by_renamed(v)
-        for key, found in current.items():
-            if found is not None and (key, found.etag) in held:
-                continue
-            change = self._difference(key, found)
-            if change is not None:
-                changes.append(change)
-        return self._commit_external(changes)
+        found = {
+            key: self._difference(key, seen)
+            for key, seen in current.items()
+            if seen is None or (key, seen.etag) not in held
+        }
+        return {key: change for key, change in found.items() if change is not None}
 
     def _difference(self, key: str, found: ObjectVersion | None) -> Change | None:
         with self._db.view() as v:
@@ -392,6 +406,12 @@ class Follower:
         for first in range(0, len(gone), _LOOK_BATCH):
             effects.merge(self.check_keys(gone[first : first + _LOOK_BATCH]))
         return effects
+
+
+def _same_object(one: ObjectVersion | None, other: ObjectVersion | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.version_id, one.etag) == (other.version_id, other.etag)
 
 
 def _batches(items: Iterator[ObjectVersion], size: int) -> Iterator[list[ObjectVersion]]:

@@ -308,11 +308,17 @@ def _moved(t: Txn, node: Inode, now: int) -> None:
         names = tree.names_to(t, node.ino)
         if names is None or not is_natural(node.content.key, names):
             t.put("relocate", ino_key(node.ino), b"%d" % now)
-            if not t.has("inodes", ino_key(node.ino)):
-                # Others may find the object under its old key before they hear of it from us.
-                t.put("bykey", key_id(node.content.key), ino_key(node.ino))
+            remember_key(t, node.ino, node.content)
         else:
             t.delete("relocate", ino_key(node.ino))
+
+
+def remember_key(t: Txn, ino: int, content: Content) -> None:
+    """A file's object is at a key that is not its path's, and no commit says so: whoever looks at
+    that key is to know whose it is."""
+    base = tree.base_inode(t, ino)
+    if base is None or base.content is None or base.content.key != content.key:
+        t.put("bykey", key_id(content.key), ino_key(ino))
 
 
 Attributes = tuple[int | None, int | None, int | None, int | None, int | None]

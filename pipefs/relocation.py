@@ -65,11 +65,45 @@ def occupant(v: View, key: str, ino: int) -> Inode | None:
     return None
 
 
+def is_moving(v: View, node: Inode) -> bool:
+    """Whether the object of a renamed file is about to follow it, alone or with a directory."""
+    ino = node.ino
+    while ino and not v.has("relocate", ino_key(ino)):
+        above = tree.inode(v, ino)
+        ino = above.parent if above is not None else 0
+    return ino != 0
+
+
+def makes_way(v: View, other: Inode, ino: int) -> bool:
+    """Whether the occupant of a key that `ino` wants leaves it by itself: not where both wait for
+    each other, as after an exchange."""
+    if not is_moving(v, other):
+        return False
+    waiting = {ino}
+    while other.ino not in waiting:
+        waiting.add(other.ino)
+        names = tree.names_to(v, other.ino)
+        following = occupant(v, tree.key_for(v, names), other.ino) if names else None
+        if following is None:
+            return True
+        other = following
+    return False
+
+
 def follow_name(t: Txn, ino: int, content: Content) -> None:
     """Renamed while its object was under way: the object is to follow."""
     names = tree.names_to(t, ino)
     if names and not is_natural(content.key, names):
         t.put("relocate", ino_key(ino), b"%d" % time.time_ns())
+        namespace.remember_key(t, ino, content)
+
+
+def forget_key(t: Txn, ino: int, content: Content) -> None:
+    """A file's object has left a key that was not its path's."""
+    base = tree.base_inode(t, ino)
+    known = base is not None and base.content is not None and base.content.key == content.key
+    if not known and t.get("bykey", key_id(content.key)) == ino_key(ino):
+        t.delete("bykey", key_id(content.key))
 
 
 def remember_path(t: Txn, ino: int, key: str) -> None:
@@ -113,7 +147,8 @@ class Relocator:
             return v.has("relocate", ino_key(ino))
 
     def relocate(self, ino: int) -> bool:
-        """Copy one file's object to its path's key, or plan that for a directory's files."""
+        """Copy one file's object to its path's key, or plan that for a directory's files; False:
+        another file's object is to leave that key first."""
         with self._db.update() as t:
             node = tree.inode(t, ino)
             names = tree.names_to(t, ino) if node is not None else None
@@ -128,18 +163,18 @@ class Relocator:
                 t.delete("relocate", ino_key(ino))
                 return True
             key = tree.key_for(t, names)
-            other = None if self._versioned() else occupant(t, key, ino)
+            other = occupant(t, key, ino)
+            if other is not None and makes_way(t, other, ino):
+                return False
         if other is not None and other.content is not None:
-            # Without versions its bytes would be overwritten: they wait elsewhere for their turn.
+            # What a file remembers is what its key has: else it could not be renamed back to it,
+            # and without versions its bytes would be gone. They wait elsewhere for their turn.
             self._copy(other, other.content, f"{PARKED}{uuid.uuid4().hex}", None)
         with self._db.view() as v:
             expected = expected_at(v, key, None, ino)
         assert node.content is not None
         self._copy(node, node.content, key, expected)
         return True
-
-    def _versioned(self) -> bool:
-        return self._store.capabilities().versioning
 
     @staticmethod
     def _plan(t: Txn, node: Inode) -> None:
@@ -180,6 +215,7 @@ class Relocator:
             live.dirty |= Dirty.ANNOUNCE
             tree.put_inode(t, live)
             t.delete("relocate", ino_key(node.ino))
+            forget_key(t, node.ino, old)
             follow_name(t, node.ino, new)
             remember_path(t, node.ino, key)
             namespace.want_gone(t, old)

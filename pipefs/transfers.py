@@ -39,7 +39,7 @@ from pipefs.records import (
     ino_key,
     key_id,
 )
-from pipefs.relocation import expected_at, follow_name, occupant, remember_path
+from pipefs.relocation import expected_at, follow_name, is_moving, occupant, remember_path
 from pipefs.sent import Sent, landed, left_over, row, settle, will_send
 from pipefs.stores.base import WRITE_ID_KEY, FileBody
 from pipefs.types import BLOCK_SIZE_BYTES
@@ -125,7 +125,9 @@ class Transfers:
             if node is None or not names or self._stays_local(v, node, names):
                 return False
             key = tree.key_for(v, names)
-            if not self._store.capabilities().versioning and occupant(v, key, ino) is not None:
+            other = occupant(v, key, ino)
+            versioned = self._store.capabilities().versioning
+            if other is not None and (not versioned or is_moving(v, other)):
                 return False  # a renamed file's bytes are still there: its copy comes first
             expected = expected_at(v, key, node, ino)
         fd = self._files.staging.open(ino, write=False)

@@ -17,6 +17,7 @@ from pipefs import catalog as cat
 from pipefs import manifest
 from pipefs.past.marks import Marks, key_hash
 from pipefs.provenance import is_own_key
+from pipefs.relocation import PARKED
 from pipefs.types import ObjectVersion
 
 OWN = ".pipefs/"
@@ -111,6 +112,9 @@ def _judge(version: ObjectVersion, replaced_ns: int, newest: ObjectVersion, rule
     if version_id is None or version_id == "null":
         return Judged(version, Verdict.CURRENT if version is newest else Verdict.UNSURE)
     if key.startswith(OWN):
+        holder = rules.marks.holder(key, version_id) if key.startswith(PARKED) else None
+        if holder is not None:
+            return Judged(version, Verdict.HELD, holder)
         return Judged(version, _judge_own(version, replaced_ns, newest, rules))
     if version is newest or version.is_latest:
         idle = version.is_delete_marker and version.last_modified_ns < rules.horizon_ns
