@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 DRAIN_SLICE_S: Final = 0.25
 """A drain waits in slices, so that it can be cancelled."""
 
-ORPHAN_DRAIN_S: Final = 5.0
+ORPHAN_DRAIN_S: Final = 15.0
 """What a worker without a supervisor still spends on its outbox; the rest goes up at the next
 mount."""
 
