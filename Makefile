@@ -25,7 +25,10 @@ types: $(VENV)/.ready
 layers: $(VENV)/.ready
 	$(BIN)/lint-imports
 
+# Compiled first: where PYTHONDONTWRITEBYTECODE is set, each of the many processes that the tests
+# start would compile the source anew, 0.35 of its 0.82 s.
 pytest: $(VENV)/.ready
+	$(BIN)/python -m compileall -q pipefs daemon tests
 	$(BIN)/python -m pytest tests -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 fast: $(VENV)/.ready
