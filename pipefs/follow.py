@@ -20,16 +20,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipefs import outbox, rebase, refs, shelf, tree
-from pipefs.attributes import change_of
 from pipefs.catalog import Catalog, Snapshot, id_in
 from pipefs.commits import MAX_CHANGES, Change, Commit, CommitLog, LogReplaced, Position, Read
 from pipefs.conflicts import Effects
-from pipefs.db import StateDB, Txn, View
+from pipefs.db import StateDB, Txn
 from pipefs.errors import Busy, Corrupt, NotFound
 from pipefs.inodes import InoSource
-from pipefs.keys import names_of, stands_for_a_path
+from pipefs.keys import names_of
 from pipefs.policy import EVERYTHING, Policy
-from pipefs.provenance import base_file, file_of, is_ours, is_own_key, is_under_way
+from pipefs.provenance import file_of, is_own_key, made_elsewhere
 from pipefs.records import key_id
 from pipefs.stores.base import Store
 from pipefs.types import ObjectVersion
@@ -40,8 +39,6 @@ HEADS_AT_ONCE = 16
 _LOOK_BATCH = 1000
 _TRIES = 50
 """Races for the next number of the log that one change of the catalogue may lose."""
-COMMIT_EXPECTED_NS = 600 * 10**9
-"""A machine announces its uploads within seconds; a busy one, within minutes."""
 
 
 class Follower:
@@ -278,48 +275,8 @@ class Follower:
             return any(v.count(table) for table in ("sent", "relocate", "gone", "ready"))
 
     def _differences(self, current: Mapping[str, ObjectVersion | None]) -> dict[str, Change]:
-        """What to commit of these looks, by key."""
         with self._db.view() as v:
-            held = outbox.held_by_renamed(v)
-        found = {
-            key: self._difference(key, seen)
-            for key, seen in current.items()
-            if seen is None or (key, seen.etag) not in held
-        }
-        return {key: change for key, change in found.items() if change is not None}
-
-    def _difference(self, key: str, found: ObjectVersion | None) -> Change | None:
-        with self._db.view() as v:
-            node = base_file(v, key)
-            if found is None:
-                if node is None or node.content is None or node.content.key != key:
-                    return None
-                names = tree.base_names_to(v, node.ino)
-                return Change(op="delete", path=tree.path_text(names)) if names else None
-            if is_ours(v, node, found) or is_under_way(v, found):
-                return None
-            if node is None and self._is_unheard_of(key, found):
-                return None
-            names = tree.base_names_to(v, node.ino) if node is not None else None
-            if names is None or node is None or node.content is None or node.content.key != key:
-                names = self._free_names(v, key)
-            change = change_of(found, tree.path_text(names))
-            if node is not None and node.content is not None and node.content.key == key:
-                change.replaces = node.content.version_id or node.content.etag
-            return change
-
-    def _is_unheard_of(self, key: str, found: ObjectVersion) -> bool:
-        """An object whose path only its commit can tell, which is on its way most likely."""
-        young = self._clock() - found.last_modified_ns < COMMIT_EXPECTED_NS
-        return young and stands_for_a_path(key)
-
-    @staticmethod
-    def _free_names(v: View, key: str) -> list[bytes]:
-        """The path of a key; beside a directory of that name, a stand-in."""
-        names = names_of(key)
-        ino = tree.base_walk(v, names)
-        node = tree.base_inode(v, ino) if ino is not None else None
-        return [*names[:-1], names[-1] + b"%2F"] if node is not None and node.is_dir else names
+            return made_elsewhere(v, current, self._clock())
 
     def _commit_external(self, changes: list[Change]) -> Effects:
         effects = Effects()

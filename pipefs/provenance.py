@@ -5,9 +5,13 @@ Reads, never changes; no I/O.
 
 from __future__ import annotations
 
-from pipefs import tree
+from collections.abc import Mapping
+
+from pipefs import outbox, tree
+from pipefs.attributes import change_of
+from pipefs.commits import Change
 from pipefs.db import View
-from pipefs.keys import names_of
+from pipefs.keys import names_of, stands_for_a_path
 from pipefs.records import Inode, decode_content, key_id
 from pipefs.sent import row
 from pipefs.types import ObjectVersion
@@ -15,6 +19,9 @@ from pipefs.types import ObjectVersion
 REGISTRIES = tuple(f".quilt/{n}/" for n in ("packages", "named_packages", "snapshots", "v2"))
 """Where quilt3 and T4 keep what they know of a bucket: at its root. `.quilt/workflows/` and the
 like are beside them and belong to people."""
+
+COMMIT_EXPECTED_NS = 600 * 10**9
+"""A machine announces its uploads within seconds; a busy one, within minutes."""
 
 
 def is_own_key(key: str, url: str = "") -> bool:
@@ -69,3 +76,50 @@ def file_of(v: View, found: ObjectVersion) -> tuple[int, bool]:
     node = base_file(v, found.key)
     mine = node is not None and node.content is not None and node.content.key == found.key
     return (node.ino if node is not None and mine else 0), is_ours(v, node, found)
+
+
+def made_elsewhere(
+    v: View, current: Mapping[str, ObjectVersion | None], now_ns: int
+) -> dict[str, Change]:
+    """What a look at keys shows that nobody has told us, as changes to commit, by key.
+
+    Args:
+        current: what the store has at these keys; None: nothing.
+    """
+    held = outbox.held_by_renamed(v)
+    found = {
+        key: _difference(v, key, seen, now_ns)
+        for key, seen in current.items()
+        if seen is None or (key, seen.etag) not in held
+    }
+    return {key: change for key, change in found.items() if change is not None}
+
+
+def _difference(v: View, key: str, found: ObjectVersion | None, now_ns: int) -> Change | None:
+    node = base_file(v, key)
+    mine = node if node is not None and node.content and node.content.key == key else None
+    names = tree.base_names_to(v, mine.ino) if mine is not None else None
+    if found is None:
+        return Change(op="delete", path=tree.path_text(names)) if names else None
+    if is_ours(v, node, found) or is_under_way(v, found):
+        return None
+    if node is None and _is_unheard_of(found, now_ns):
+        return None
+    change = change_of(found, tree.path_text(names or _free_names(v, key)))
+    if mine is not None and mine.content is not None:
+        change.replaces = mine.content.version_id or mine.content.etag
+    return change
+
+
+def _is_unheard_of(found: ObjectVersion, now_ns: int) -> bool:
+    """An object whose path only its commit can tell, which is on its way most likely."""
+    young = now_ns - found.last_modified_ns < COMMIT_EXPECTED_NS
+    return young and stands_for_a_path(found.key)
+
+
+def _free_names(v: View, key: str) -> list[bytes]:
+    """The path of a key; beside a directory of that name, a stand-in."""
+    names = names_of(key)
+    ino = tree.base_walk(v, names)
+    node = tree.base_inode(v, ino) if ino is not None else None
+    return [*names[:-1], names[-1] + b"%2F"] if node is not None and node.is_dir else names

@@ -50,9 +50,12 @@ def test_what_commands_say_about_snapshots_is_seen_on_the_mount(home: Home, fold
     assert refused.value.errno == errno.EPERM
     home.run("unprotect", "sales@v1")
     os.rmdir(folder / ".snapshots" / "v1")
-    eventually(lambda: not shows(folder, "v1"), "rmdir forgets")
-    home.run("forget", "sales@v1", "--undo")
-    eventually(lambda: shows(folder, "v1"), "and that is undone like any")
+    eventually(lambda: not shows(folder, "v1"), "rmdir takes one of its tags away")
+    assert shows(folder, "best")
+    os.rmdir(folder / ".snapshots" / "best")
+    eventually(lambda: not shows(folder, "best"), "rmdir of the last tag forgets")
+    home.run("forget", "sales@best", "--undo")
+    eventually(lambda: shows(folder, "best"), "and that is undone like any")
 
 
 def test_a_prune_beside_a_mount_leaves_it_and_its_past_readable(home: Home, folder: Path) -> None:
