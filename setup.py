@@ -22,7 +22,9 @@ setup(
         "pipefs.foreign",
         "pipefs.objects",
         "pipefs.past",
+        "pipefs.preview",
         "pipefs.rebasing",
+        "pipefs.search",
         "pipefs.statedb",
         "pipefs.stores",
         # No code: the unit files, for `pipefs service install`.

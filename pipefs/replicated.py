@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from pipefs import links, tree
+from pipefs.catalog import Catalog
 from pipefs.commits import Change, Position
 from pipefs.db import StateDB, View
 from pipefs.errors import Busy, UsageError
@@ -34,7 +35,7 @@ _BATCH = 500
 _ROUNDS = 50
 """Commits for what a lost log had said, after which something is wrong."""
 
-_KINDS = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
+KINDS = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -148,6 +149,10 @@ class Now:
         """Our place in the log; it is the same on every machine that has followed as far."""
         return self._follower.position()
 
+    def catalog(self) -> Catalog:
+        """The pipe's snapshots."""
+        return self._follower.catalog()
+
     def is_new(self) -> bool:
         """Whether nothing is known of the pipe yet."""
         return self._follower.must_relist()
@@ -202,6 +207,15 @@ class Now:
             yield found
         if node.is_dir:
             yield from self._below(node.ino, to_path(names))
+
+    def children(self, path: str) -> Iterator[Item]:
+        """What is in a directory, by the bytes of its names; nothing where there is none."""
+        names = to_names(path)
+        with self._db.view() as v:
+            node = tree.walk(v, names)
+        if node is not None and node.is_dir:
+            for item, _ in self._children(node.ino, to_path(names)):
+                yield item
 
     def _below(self, ino: int, path: str) -> Iterator[Item]:
         stack = [self._children(ino, path)]
@@ -283,7 +297,7 @@ def _item(v: View, node: Inode, path: str) -> Item:
     content = own.content if own.is_file else None
     return Item(
         path=path,
-        kind=_KINDS.get(own.kind, "special"),
+        kind=KINDS.get(own.kind, "special"),
         size=own.size if content is None else content.size,
         mtime_ns=own.mtime_ns,
         mode=None if own.mode & NO_MODE else stat.S_IMODE(own.mode),

@@ -45,7 +45,12 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
     (
         "Look",
         "what is there, without a mount",
-        {"ls": "pipefs.cli.look:ls", "cat": "pipefs.cli.look:cat"},
+        {
+            "ls": "pipefs.cli.look:ls",
+            "cat": "pipefs.cli.look:cat",
+            "preview": "pipefs.cli.previewing:preview",
+            "search": "pipefs.cli.searching:search",
+        },
     ),
     (
         "Past",

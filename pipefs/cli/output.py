@@ -38,6 +38,15 @@ def printable(text: str) -> str:
                    for c in text)  # fmt: skip
 
 
+def cut(text: str, columns: int) -> str:
+    """A text in so many columns of a terminal, `…` at its end where something was left out."""
+    if _width(text) <= columns:
+        return text
+    while text and _width(text) > columns - 1:
+        text = text[:-1]
+    return text + "…"
+
+
 def table(rows: Sequence[Sequence[str]], *, gap: int = 2, right: Sequence[int] = ()) -> list[str]:
     """Rows as aligned lines; the last column is not padded. `right`: columns of figures."""
     if not rows:
