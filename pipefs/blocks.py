@@ -2,7 +2,8 @@
 
 Disposable: losing it costs downloads, never data. Promises that what `read` gives has the bytes
 its id says (verified at every read, a bad block is dropped and reads as missing), that no crash
-leaves a half-written block that reads as good, and that the files stay below the limit. Any
+leaves a half-written block that reads as good, and that the files stay below the limit, pinned
+blocks not counted. Any
 number of processes and threads may use one folder; a process opens it once and not across a fork.
 Never fsyncs except when the last user closes it, and never holds a lock while a caller computes.
 
@@ -50,8 +51,8 @@ class BlockCache:
     """The cache in `directory`, used by this process until `close`.
 
     Args:
-        limit_bytes: of all files together; at least 32 MiB. Processes should agree on it; each
-            evicts by its own.
+        limit_bytes: of all files together, what is pinned not counted; at least 32 MiB. Processes
+            should agree on it; each evicts by its own.
         boot_id: identity of the machine's boot; "" asks the kernel.
 
     Raises:
@@ -174,7 +175,7 @@ class BlockCache:
             block_count: of the whole version.
 
         Raises:
-            NoSpace: the disk is full or pins fill the limit: go on without caching.
+            NoSpace: the disk is full: go on without caching.
         """
         bound = min(MAX_BATCH_BYTES, capacity_for(self.limit_bytes))
         ids: list[BlockId] = []
@@ -256,15 +257,28 @@ class BlockCache:
         with self._index.writing() as txn:
             self._index.forget(txn, version)
 
-    def pin(self, version: bytes) -> None:
-        """Keep the version's blocks, also those inserted later, out of eviction. Idempotent."""
+    def pin(self, *versions: bytes, owner: bytes = b"") -> None:
+        """Keep the versions' blocks, also those inserted later, whatever the limit. Idempotent:
+        the first `owner` (16 bytes, for `pinned_by`) stays."""
         with self._index.writing() as txn:
-            self._index.pin(txn, version)
+            for version in versions:
+                self._index.pin(txn, version, owner)
 
-    def unpin(self, version: bytes) -> None:
+    def unpin(self, *versions: bytes) -> None:
         """Undo `pin`. Idempotent."""
         with self._index.writing() as txn:
-            self._index.unpin(txn, version)
+            for version in versions:
+                self._index.unpin(txn, version)
+
+    def pinned_by(self, owner: bytes) -> set[bytes]:
+        """Versions that `pin` got from this owner."""
+        with self._index.reading() as txn:
+            return self._index.pins_of(txn, owner)
+
+    def pinned_bytes(self) -> int:
+        """What pinned blocks take, of all pipes."""
+        with self._index.reading() as txn:
+            return self._index.number(txn, b"pinned")
 
     # Upkeep
 
@@ -325,7 +339,7 @@ class BlockCache:
     def _shrink(self) -> None:
         """Meet a limit that is smaller than the last one."""
         try:
-            if self.used_bytes() > self.limit_bytes:
+            if self.used_bytes() > self.limit_bytes + self.pinned_bytes():
                 with self._filling() as (_txn, _writer, evictor):
                     evictor.make_room(0)
         except NoSpace as e:

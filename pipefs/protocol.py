@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from pipefs import errors
+from pipefs.cachemessages import CacheRequest
 from pipefs.errors import Corrupt, NewerFormat, PipefsError, UsageError
 from pipefs.pastmessages import PastRequest
 from pipefs.version import PROTOCOL_VERSION
@@ -104,7 +105,7 @@ class Refresh(Struct, tag_field="op", tag="refresh", frozen=True):
 
 
 SupervisorRequest = Ping | Mount | Umount | ListMounts | Shutdown
-WorkerRequest = Ping | GetStatus | Flush | Refresh | PastRequest
+WorkerRequest = Ping | GetStatus | Flush | Refresh | PastRequest | CacheRequest
 
 
 # --- results ----------------------------------------------------------------------------------
@@ -204,6 +205,11 @@ class MountStatus(Struct, frozen=True):
     conflict_list: list[ConflictItem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     cache_limit_bytes: int = 0
+    pinned_files: int = 0
+    """Kept in the cache whatever its limit."""
+    pinned_bytes: int = 0
+    pinned_behind: int = 0
+    """How many of them are not here yet."""
     seconds_left: float | None = None
     """Estimate for what is going up, or null."""
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
+from pipefs.cachemessages import CacheRequest
 from pipefs.pastmessages import PastRequest
 from pipefs.protocol import MountStatus, WireError
 from pipefsd.transports.base import Operations
@@ -170,6 +171,11 @@ class Service(Protocol):
         self, request: PastRequest, progress: Callable[[Struct | dict[str, object]], None]
     ) -> Struct | dict[str, object]:
         """Answer a request about snapshots."""
+
+    def cache(
+        self, request: CacheRequest, progress: Callable[[Struct | dict[str, object]], None]
+    ) -> Struct | dict[str, object]:
+        """Answer a request about the cache."""
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         """Upload for at most `timeout_s`; returns files and bytes that remain."""

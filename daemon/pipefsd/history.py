@@ -107,7 +107,7 @@ class History:
         if self.timeline is not None:
             self.timeline.catalog_changed()
 
-    def _identity(self, name: str) -> str:
+    def identity(self, name: str) -> str:
         """What a snapshot's name stands for, for `Views`. Raises `NotFound`, `Conflict`."""
         if is_moment(name):
             return f"moment:{parse_moment(name, self._keeper.volume.now_ns())}"
@@ -116,7 +116,11 @@ class History:
         return f"snapshot:{self.catalog().find(name).id}"
 
     def _view(self, name: str) -> PastView:
-        return self.views.view(self.views.number(self._identity(name)), wait=True)
+        return self.view_of(self.identity(name))
+
+    def view_of(self, identity: str) -> PastView:
+        """The tree that an `identity` stands for. Waits for the store."""
+        return self.views.view(self.views.number(identity), wait=True)
 
     # --- the mount's own requests -------------------------------------------------------------
 
@@ -265,7 +269,7 @@ class History:
             self._remember("")
             self.timeline.show(None)
             return CheckedOut(None)
-        identity = self._identity(name)
+        identity = self.identity(name)
         number = self.views.number(identity)
         view = self.views.view(number, wait=True)
         self._remember(identity)

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from pipefs import shelf, tree
 from pipefs.blocks import BlockCache
+from pipefs.cachemessages import CacheRequest
 from pipefs.catalog import Catalog
 from pipefs.config import Settings, cache_limit_for
 from pipefs.content import ContentReader
@@ -186,6 +187,11 @@ class PinnedService:
         self, request: PastRequest, progress: Callable[[Struct | dict[str, object]], None]
     ) -> Struct | dict[str, object]:
         raise Refused(f"{self._pipe.name}@{self._snapshot} is the past: it cannot be changed")
+
+    def cache(
+        self, request: CacheRequest, progress: Callable[[Struct | dict[str, object]], None]
+    ) -> Struct | dict[str, object]:
+        raise Refused(f"{self._pipe.name}@{self._snapshot} keeps no list of what is pinned")
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         return 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from pipefs.cache.cachestats import CacheStats
 from pipefs.commits import Position
@@ -15,6 +16,17 @@ from pipefs.volume import Volume
 from pipefsd.refusals import Refusal
 from pipefsd.syncer import Health
 
+UNKNOWN = Capabilities(
+    versioning=True,
+    conditional_put=True,
+    conditional_multipart=True,
+    conditional_delete=False,
+    checksums=True,
+    writable=True,
+    versioning_state="unknown",
+)
+"""Until the store has been asked."""
+
 
 def status(
     name: str,
@@ -24,6 +36,7 @@ def status(
     sending: tuple[int, int],
     refused: dict[object, Refusal],
     cache: CacheStats,
+    pinned: tuple[int, int, int],
     place: Position,
     health: Health,
     capabilities: Capabilities,
@@ -42,8 +55,7 @@ def status(
         uploading_files=sending[0],
         uploading_bytes=sending[1],
         conflicts=len(conflicts),
-        cache_bytes=cache.used_bytes,
-        cache_hit_ratio=cache.hits / max(1, cache.hits + cache.misses),
+        **_cached(cache, pinned),
         last_error=health.last_error or next((r.reason for r in refused.values()), ""),
         read_only=read_only,
         capabilities=_flags(capabilities),
@@ -55,8 +67,19 @@ def status(
         offline_since=utc_text(health.offline_since_ns) if health.offline_since_ns else None,
         conflict_list=[_item(c) for c in conflicts],
         warnings=warnings,
-        cache_limit_bytes=cache.limit_bytes,
     )
+
+
+def _cached(cache: CacheStats, pinned: tuple[int, int, int]) -> dict[str, Any]:
+    """Fields of a status."""
+    return {
+        "cache_bytes": cache.used_bytes,
+        "cache_limit_bytes": cache.limit_bytes,
+        "cache_hit_ratio": cache.hits / max(1, cache.hits + cache.misses),
+        "pinned_files": pinned[0],
+        "pinned_bytes": pinned[1],
+        "pinned_behind": pinned[2],
+    }
 
 
 def _item(c: Conflict) -> ConflictItem:

@@ -20,6 +20,7 @@ import msgspec
 from pipefs import tree
 from pipefs.blocks import BlockCache
 from pipefs.buckets import open_place
+from pipefs.cachemessages import CacheRequest
 from pipefs.conditional import ConditionalStore
 from pipefs.config import Settings, cache_limit_for
 from pipefs.conflicts import Effects
@@ -58,6 +59,7 @@ from pipefsd.history import History, build_timeline
 from pipefsd.openers import ForeignLooks
 from pipefsd.outboxes import Outbox
 from pipefsd.ownership import Ownership
+from pipefsd.pinning import Pinning
 from pipefsd.states import open_state
 from pipefsd.syncer import NOTICED_AFTER_S, Health, Syncer
 from pipefsd.timeline import Timeline
@@ -73,15 +75,6 @@ PATIENCE_S = 15.0
 """How long one of an unknown pipe does: less than the supervisor gives a worker to start."""
 
 KEEPER_S = 1.0
-UNKNOWN = Capabilities(
-    versioning=True,
-    conditional_put=True,
-    conditional_multipart=True,
-    conditional_delete=False,
-    checksums=True,
-    writable=True,
-    versioning_state="unknown",
-)
 
 
 class PipeService:
@@ -93,7 +86,7 @@ class PipeService:
         self._settings = settings
         self._wanted_read_only = read_only
         self._health = Health()
-        self._capabilities = UNKNOWN
+        self._capabilities = report.UNKNOWN
         self._stopping = threading.Event()
         self._warnings: list[str] = []
         self._closing = ExitStack()
@@ -131,6 +124,7 @@ class PipeService:
         self._uploader.start()
         self._watcher.start()
         self._syncer.start()
+        self._pinning.start()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._keeper.start()
 
@@ -226,6 +220,13 @@ class PipeService:
             orphaned=self.filesystem.orphaned,
             foreign=self._foreign_looks(),
         )
+        self._pinning = Pinning(
+            self._pipe,
+            self._home.pipe_state(self._pipe.name),
+            volume,
+            version=self._follower.position,
+            history=self._history,
+        )
         visible = self._settings.snapdir == "visible"
         self._timeline = build_timeline(self._history, self.filesystem, volume, visible=visible)
 
@@ -306,6 +307,7 @@ class PipeService:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._pinning.stop()
         self._watcher.stop()
         self._uploader.stop()
         self._syncer.stop()
@@ -330,6 +332,10 @@ class PipeService:
     def past(self, request: PastRequest, progress: Progress) -> Result:
         """Answer a request about the past (`pipefsd.history`)."""
         return self._history.handle(request, progress)
+
+    def cache(self, request: CacheRequest, progress: Progress) -> Result:
+        """Answer a request about the cache (`pipefsd.pinning`)."""
+        return self._pinning.handle(request, progress)
 
     @property
     def operations(self) -> Timeline:
@@ -381,6 +387,7 @@ class PipeService:
             sending=self._uploader.sending(),
             refused=self._uploader.refusals(),
             cache=self._cache.stats(),
+            pinned=self._pinning.figures(),
             place=self._follower.position(),
             health=self._health,
             capabilities=self._capabilities,

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Raw
 
+from pipefs.cachemessages import CacheRequest
 from pipefs.errors import PipefsError
 from pipefs.protocol import (
     Flush,
@@ -276,6 +277,8 @@ class _Worker:
             return dict(service.flush(request.path, request.timeout_s, lambda p: progress(dict(p))))
         if isinstance(request, Refresh):
             return dict(service.refresh(request.full))
+        if isinstance(request, CacheRequest):
+            return service.cache(request, progress)
         return service.past(request, progress)
 
     def _status(self, service: Service) -> dict[str, object]:

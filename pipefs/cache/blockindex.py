@@ -6,8 +6,9 @@ Tables (integers are big-endian in keys, little-endian in values):
               block ids of up to 64 blocks in order; zeros: not cached
     blocks    block id (16) → segment (4), place (4), length (4), pins (4), recently used (1)
     segments  serial (4) → capacity in bytes (8), size of its file in bytes (8)
-    pins      version id → empty
-    meta      name → 8-byte numbers, and the state of a drain
+    pins      version id → who pinned it (16), or empty
+    meta      name → 8-byte numbers, and the state of a drain; "pinned" is the bytes that blocks
+              with pins take
 
 A listed id whose block record is gone is not cached: lists are tidied later, in small pieces.
 Every function takes a transaction and does no I/O beyond it. Never touches a segment.
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipefs.cache.segments import footprint
 from pipefs.errors import Corrupt, Refused
 from pipefs.lmdbenv import LmdbError, Transaction, open_env, translate
 from pipefs.types import BlockId
@@ -151,7 +153,7 @@ class Index:
     def drop_block(self, txn: Transaction, key: bytes, record: BlockRecord) -> None:
         """Forget where a block is; lists that name it now read as not cached."""
         if record.pins:
-            self.add_number(txn, b"pinned", -record.length)
+            self.add_number(txn, b"pinned", -footprint(record.length))
         txn.delete(key, db=self._blocks)
 
     def mark_hot(self, txn: Transaction, keys: Iterable[bytes]) -> None:
@@ -260,9 +262,13 @@ class Index:
     def is_pinned(self, txn: Transaction, version: bytes) -> bool:
         return txn.get(version, db=self._pins) is not None
 
-    def pin(self, txn: Transaction, version: bytes) -> None:
+    def pins_of(self, txn: Transaction, owner: bytes) -> set[bytes]:
+        """Versions that `owner` pinned."""
+        return {bytes(k) for k, who in txn.cursor(db=self._pins) if bytes(who) == owner}
+
+    def pin(self, txn: Transaction, version: bytes, owner: bytes) -> None:
         if not self.is_pinned(txn, version):
-            txn.put(version, b"", db=self._pins)
+            txn.put(version, owner, db=self._pins)
             for _no, block in list(self.ids(txn, version)):
                 self._add_pin(txn, block, 1)
 
@@ -286,7 +292,8 @@ class Index:
         pins = max(0, record.pins + change)
         self.put_block(txn, key, record._replace(pins=pins))
         if bool(pins) != bool(record.pins):
-            self.add_number(txn, b"pinned", record.length if pins else -record.length)
+            room = footprint(record.length)
+            self.add_number(txn, b"pinned", room if pins else -room)
 
     # Segments and numbers
 

@@ -5,6 +5,9 @@ written move to the newest segment (once: they start cold there), pinned ones al
 rest is forgotten; then the whole file goes. An insert drains a few times what it adds, so no call
 pauses for a whole segment, and at most half of a segment is moved, so draining always frees space.
 
+The limit is for what is not pinned: what somebody asked to keep comes on top of it, and only the
+disk bounds that.
+
 Everything runs inside the caller's index transaction, which is also the one lock for writing to
 segments: a segment is only written by who holds it. Order: index transaction, then the segment's.
 Never removes a file before the index transaction that forgot it has been committed (except when
@@ -58,7 +61,7 @@ class Drain:
 
 
 class Evictor:
-    """Keeps the cache within `limit_bytes`, one index transaction at a time."""
+    """Keeps what is not pinned within `limit_bytes`, one index transaction at a time."""
 
     def __init__(
         self,
@@ -81,19 +84,18 @@ class Evictor:
         """Bring the cache to where `need` more bytes fit.
 
         Raises:
-            NoSpace: pinned blocks and the limit leave no room.
+            NoSpace: not even without all that is not pinned.
         """
         capacity = capacity_for(self._limit)
-        if self._index.number(self._txn, b"pinned") + need > self._limit - 2 * capacity:
-            raise NoSpace(
-                f"the block cache cannot take {need} bytes beside what is pinned",
-                hint="raise the cache's limit or unpin something",
-            )
-        if self.used_bytes() + need > self._limit - capacity:
+        limit = self._limit + self._index.number(self._txn, b"pinned")
+        if self.used_bytes() + need > limit - capacity:
             self.drain(max(MIN_DRAIN_BYTES, DRAIN_RATIO * need), keep_hot=True)
             self._index.tidy(self._txn, TIDY_CHUNKS)
-        while self.used_bytes() + need > self._limit:
-            if not self.drain(None, keep_hot=False):
+        # A round through all of them leaves only what is pinned, in segments of its own.
+        rounds = 1 + len(self._index.segments(self._txn))
+        while self.used_bytes() + need > limit:
+            rounds -= 1
+            if not rounds or not self.drain(None, keep_hot=False):
                 raise NoSpace(f"the block cache's limit of {self._limit} bytes is too small")
 
     def used_bytes(self) -> int:

@@ -108,6 +108,10 @@ def cache_text(status: MountStatus) -> str:
     text = f"cache {show_size(status.cache_bytes)}"
     if status.cache_limit_bytes and status.cache_bytes * 20 > status.cache_limit_bytes:
         text += f" of {show_size(status.cache_limit_bytes)}"
+    if status.pinned_files:
+        text += f", {show_size(status.pinned_bytes)} pinned"
+    if status.pinned_behind:
+        text += f", {show_count(status.pinned_behind, 'pinned file')} to come"
     if status.cache_hit_ratio > 0:
         text += f", {status.cache_hit_ratio * 100:.0f} % hits"
     return text

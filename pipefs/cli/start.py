@@ -324,6 +324,7 @@ def remove(app: App, name: str, purge: bool) -> None:
     The files stay in the store, and `pipefs create URL` brings the pipe back; --purge deletes
     them with all versions, for everybody.
     """
+    from pipefs.cachework import CacheWork
     from pipefs.creation import purge_store
     from pipefs.waiting import waiting_changes
 
@@ -346,6 +347,7 @@ def remove(app: App, name: str, purge: bool) -> None:
         question = f"This forgets {name} on this machine; {place} stays."
     app.confirm(question, f"remove {name}{' --purge' if purge else ''}")
     count = purge_store(pipe, home) if purge else 0
+    CacheWork(home, pipe).forget()
     registry.remove(name)
     shutil.rmtree(home.pipe_state(name), ignore_errors=True)
     app.emit({"name": name, "url": pipe.url, "deleted_versions": count})

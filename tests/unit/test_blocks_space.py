@@ -92,18 +92,35 @@ def test_pinned_blocks_survive_turnover_and_unpinned_ones_go(cache: BlockCache) 
     assert cache.cached_blocks(V1) == 0
 
 
-def test_pins_that_fill_the_limit_end_in_no_space(folder: Path, cache: BlockCache) -> None:
-    cache.pin(V1)
-    with pytest.raises(NoSpace, match="pinned"):
-        for n in range(100):
-            cache.insert(V1, n, block(n), block_count=100)
+def test_what_is_pinned_comes_on_top_of_the_limit(folder: Path, cache: BlockCache) -> None:
+    cache.pin(V1, owner=b"o" * 16)
+    for n in range(100):
+        cache.insert(V1, n, block(n), block_count=100)
+    for n in range(1000, 1100):
+        cache.insert(V2, n, block(n), block_count=2000)
+    assert cache.cached_blocks(V1) == 100
+    assert all(bytes_of(cache, V1, n) == block(n) for n in range(100))
+    assert 8 < cache.cached_blocks(V2) < 60
+    assert 100 * MIB < cache.pinned_bytes() < 101 * MIB
+    assert disk_bytes(folder) <= LIMIT + cache.pinned_bytes()
+    assert cache.pinned_by(b"o" * 16) == {V1}
+    cache.unpin(V1)
+    assert cache.pinned_bytes() == 0
+    cache.insert(V2, 0, block(5000), block_count=2000)
     assert disk_bytes(folder) <= LIMIT
-    cached = [n for n in range(100) if cache.lookup(V1, n) is not None]
-    assert cached == list(range(len(cached)))
-    cache.forget(V1)
-    assert cache.cached_blocks(V1) == 0
-    cache.insert(V2, 0, block(1000), block_count=1)
-    assert bytes_of(cache, V2, 0) == block(1000)
+    assert cache.cached_blocks(V1) < 40
+
+
+def test_small_pinned_files_are_counted_with_their_pages(folder: Path) -> None:
+    cache = BlockCache(folder, limit_bytes=32 * MIB)
+    cache.pin(*(n.to_bytes(16, "big") for n in range(8000)), owner=b"o" * 16)
+    for n in range(8000):
+        cache.insert(n.to_bytes(16, "big"), 0, os.urandom(2100), block_count=1)
+    for n in range(1000, 1100):
+        cache.insert(V2, n, block(n), block_count=2000)
+    assert all(cache.cached_blocks(n.to_bytes(16, "big")) for n in range(8000))
+    assert len(cache.pinned_by(b"o" * 16)) == 8000
+    cache.close()
 
 
 def test_a_lease_outlives_eviction_and_close(folder: Path) -> None:
