@@ -79,6 +79,8 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     tag: str = ""
     off: bool = False
     """tag, forget, protect: undo it. prune: the dropped snapshot's object is gone."""
+    later: bool = False
+    """delete: its object goes after the commit, as all was to be seen at once."""
     force: bool = False
     """tag: also where another snapshot has it."""
     cutoff: int = 0

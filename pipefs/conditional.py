@@ -165,6 +165,12 @@ class ConditionalStore:
         if found is not None and found.etag == content.etag:
             self._store.delete(content.key)
 
+    def remove(self, version: ObjectVersion) -> None:
+        """Take back a version that was just put, as if it had never been: what it replaced is
+        current again. `AccessDenied` where versions may not be deleted."""
+        assert version.version_id is not None
+        self._store.delete_version(version.key, version.version_id)
+
     def _check(self, key: str, match: str) -> None:
         found = self.current(key)
         if found is not None and found.etag != match:

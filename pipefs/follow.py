@@ -13,167 +13,27 @@ transaction.
 from __future__ import annotations
 
 import itertools
-import logging
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
 
-from pipefs import outbox, rebase, refs, shelf, tree
+from pipefs import buried, outbox, refs, tree
 from pipefs.catalog import Catalog, Snapshot, id_in
-from pipefs.commits import MAX_CHANGES, Change, Commit, CommitLog, LogReplaced, Position, Read
+from pipefs.commits import MAX_CHANGES, Change, LogReplaced
 from pipefs.conflicts import Effects
-from pipefs.db import StateDB, Txn
-from pipefs.errors import Busy, Corrupt, NotFound
-from pipefs.inodes import InoSource
+from pipefs.following import LogFollower
 from pipefs.keys import names_of
-from pipefs.policy import EVERYTHING, Policy
 from pipefs.provenance import file_of, is_own_key, made_elsewhere
 from pipefs.records import key_id
-from pipefs.stores.base import Store
 from pipefs.types import ObjectVersion
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-HEADS_AT_ONCE = 16
 _LOOK_BATCH = 1000
-_TRIES = 50
-"""Races for the next number of the log that one change of the catalogue may lose."""
 
 
-class Follower:
-    """One pipe's place in its commit log.
-
-    Args:
-        author: `user@host`. writable: whether this machine may put commits; without that, what
-        a listing finds is applied here only.
-    """
-
-    def __init__(
-        self,
-        db: StateDB,
-        store: Store,
-        inos: InoSource,
-        *,
-        author: str,
-        writable: Callable[[], bool],
-        conditional: Callable[[], bool] = lambda: True,
-        policy: Policy = EVERYTHING,
-        clock: Callable[[], int] = time.time_ns,
-    ) -> None:
-        self._db = db
-        self._policy = policy
-        self._store = store
-        self._inos = inos
-        self._writable = writable
-        self._clock = clock
-        self._host = author.rpartition("@")[2]
-        with db.view() as v:
-            writer = tree.fact(v, "writer").decode()
-        if not writer:  # else nothing is written: a copy that is only looked at stays as it is
-            writer = uuid.uuid4().hex
-            with db.update() as t:
-                tree.set_fact(t, "writer", writer.encode())
-        self._writer = writer
-        self._log = CommitLog(store, author=author, writer=writer, conditional=conditional)
-
-    def position(self) -> Position:
-        with self._db.view() as v:
-            return Position(
-                tree.fact(v, "epoch").decode(),
-                tree.number(v, "commit"),
-                tree.fact(v, "digest").decode(),
-            )
-
-    # --- commits of others --------------------------------------------------------------------
-
-    def follow(self, limit: int = 1 << 30) -> Effects:
-        """Apply the commits that are there, at most `limit`.
-
-        A replaced log (somebody deleted `.pipefs/`) is survived: all that was committed becomes
-        ours to announce again, and the caller should `reconcile` (`must_relist` says so).
-        """
-        effects = Effects()
-        restarted = False
-        for _ in range(limit):
-            try:
-                found = self._log.after(self.position())
-            except LogReplaced as e:
-                if restarted:
-                    raise Corrupt(
-                        f"the commit log in the bucket is broken: {e}",
-                        hint="delete .pipefs/commits/ in the bucket: a new log is started, and "
-                        "no file is lost",
-                    ) from e
-                self._start_over(e)
-                restarted = True
-                continue
-            if found is None:
-                break
-            effects.merge(self._apply(found))
-        return effects
-
-    def check_log(self) -> bool:
-        """Whether our place in the log is still there; if not, start over. One HEAD."""
-        try:
-            self._log.require(self.position())
-        except LogReplaced as e:
-            self._start_over(e)
-            return False
-        return True
-
-    def _start_over(self, why: LogReplaced) -> None:
-        log.warning("the commit log was deleted or replaced (%s): starting a new epoch", why)
-        kept = refs.from_objects(self._store, self.catalog())
-        with self._db.update() as t:
-            shelf.adopt(t, kept, 0)
-            rebase.clear_base(t)
-            tree.set_fact(t, "epoch", b"")
-            tree.set_fact(t, "commit", b"0")
-            tree.set_fact(t, "digest", b"")
-            tree.set_fact(t, "relist", b"1")
-
-    def must_relist(self) -> bool:
-        """Whether a listing is due before the tree can be trusted (new state, replaced log)."""
-        with self._db.view() as v:
-            return tree.fact(v, "relist", b"1") == b"1"
-
-    def _apply(self, found: Read) -> Effects:
-        with self._db.view() as v:
-            doubtful = rebase.unknown_ancestry(v, found.commit)
-        current = self._look(doubtful) if doubtful else {}
-        return self._apply_commit(found.commit, current, found.digest)
-
-    def _apply_commit(
-        self, commit: Commit, current: dict[str, ObjectVersion | None], digest: str
-    ) -> Effects:
-        with self._inos.update(self._db) as t:
-            effects = rebase.Rebase(t, self._inos, commit, current, host=self._host).apply()
-            if digest:
-                effects.catalog = shelf.apply(t, commit)
-                self._advance(t, commit, digest)
-        return effects
-
-    @staticmethod
-    def _advance(t: Txn, commit: Commit, digest: str) -> None:
-        tree.set_fact(t, "epoch", commit.epoch.encode())
-        tree.set_fact(t, "commit", b"%d" % commit.number)
-        tree.set_fact(t, "digest", digest.encode())
-
-    def _look(self, keys: Iterable[str]) -> dict[str, ObjectVersion | None]:
-        """What the store has at these keys now; None: nothing."""
-
-        def head(key: str) -> ObjectVersion | None:
-            try:
-                return self._store.head(key)
-            except NotFound:
-                return None
-
-        keys = list(keys)
-        if len(keys) == 1:
-            return {keys[0]: head(keys[0])}
-        with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
-            return dict(zip(keys, pool.map(head, keys), strict=True))
+class Follower(LogFollower):
+    """One pipe's place in its commit log, and what this machine says there."""
 
     # --- our commits --------------------------------------------------------------------------
 
@@ -203,35 +63,7 @@ class Follower:
                 return effects, len(batch.changes)
             effects.merge(self.follow())
 
-    def commit(self, plan: Callable[[], Sequence[Change]]) -> tuple[Effects, int]:
-        """Put changes of a tree without overlay as the next commit; its number, 0: none.
-
-        Args:
-            plan: says what to change, from the tree as it is; called again when another machine
-                was faster, and may raise to refuse.
-        """
-        effects = Effects()
-        for _ in range(_TRIES):
-            effects.merge(self.follow())
-            changes = plan()
-            if not changes:
-                return effects, 0
-            try:
-                done = self._log.append(self.position(), changes, time_ns=self._clock())
-            except LogReplaced as e:
-                self._start_over(e)
-                continue
-            if done is not None:
-                effects.merge(self._apply(done))
-                return effects, done.commit.number
-        raise Busy("other machines write this pipe so fast that no change gets in; try again")
-
     # --- the catalogue of snapshots -----------------------------------------------------------
-
-    def catalog(self) -> Catalog:
-        """The snapshots as of our place in the log."""
-        with self._db.view() as v:
-            return shelf.load(v)
 
     def amend(self, plan: Callable[[Catalog], list[Change]]) -> tuple[Effects, list[Snapshot]]:
         """Put changes of the catalogue as the next commit; the snapshots they name, as they are
@@ -258,7 +90,12 @@ class Follower:
     # --- what other tools wrote ---------------------------------------------------------------
 
     def check_keys(self, keys: Iterable[str]) -> Effects:
-        """Look at single objects and commit what is there, if it is not what we know."""
+        """Look at single objects and commit what is there, if it is not what we know. They are
+        looked at again where another machine's commit came first: it may tell of them."""
+        keys = list(keys)
+        return self._commit_external(lambda: self._found_at(keys))
+
+    def _found_at(self, keys: list[str]) -> list[Change]:
         moving = self._is_moving()
         current = self._look(keys)
         changes = self._differences(current)
@@ -267,7 +104,7 @@ class Follower:
             # what is still there afterwards was somebody else's then.
             again = self._look(changes)
             changes = {k: c for k, c in changes.items() if _same_object(current[k], again[k])}
-        return self._commit_external(list(changes.values()))
+        return list(changes.values())
 
     def _is_moving(self) -> bool:
         """Whether objects of ours are under way, or landed and are not announced yet."""
@@ -278,24 +115,15 @@ class Follower:
         with self._db.view() as v:
             return made_elsewhere(v, current, self._clock())
 
-    def _commit_external(self, changes: list[Change]) -> Effects:
+    def _commit_external(self, plan: Callable[[], list[Change]]) -> Effects:
         effects = Effects()
-        for first in range(0, len(changes), MAX_CHANGES):
-            part = changes[first : first + MAX_CHANGES]
-            effects.merge(self._commit_part(part))
-        return effects
-
-    def _commit_part(self, changes: list[Change]) -> Effects:
-        effects = Effects()
-        if not (self._writable() and self._log.may_append()):
+        while changes := plan():
             here = self.position()
-            found = self._log.untold(here, changes, time_ns=self._clock())
-            return self._apply_commit(found, {}, "")
-        while True:
+            if not (self._writable() and self._log.may_append()):
+                found = self._log.untold(here, changes, time_ns=self._clock())
+                return self._apply_commit(found, {}, "")
             try:
-                done = self._log.append(
-                    self.position(), changes, time_ns=self._clock(), external=True
-                )
+                done = self._log.append(here, changes, time_ns=self._clock(), external=True)
             except LogReplaced as e:
                 self._start_over(e)
                 continue
@@ -303,6 +131,7 @@ class Follower:
                 effects.merge(self._apply_commit(done.commit, {}, done.digest))
                 return effects
             effects.merge(self.follow())
+        return effects
 
     def reconcile(self) -> Effects:
         """List the whole pipe; commit objects that other tools wrote or deleted.
@@ -312,6 +141,7 @@ class Follower:
         effects = self.follow()
         with self._db.view() as v:
             seen = bytearray(tree.number(v, "next_ino", 2) // 8 + 1)
+            watch = buried.Watch(v)
         markers: list[str] = []
         total = 0
         for batch in _batches(self._store.list(""), _LOOK_BATCH):
@@ -321,6 +151,7 @@ class Follower:
                     if is_own_key(found.key, self._store.url):
                         continue
                     total += found.size
+                    watch.see(v, found)
                     if found.key.endswith("/"):
                         markers.append(found.key)
                         continue
@@ -334,12 +165,19 @@ class Follower:
         effects.merge(self._external_directories(markers))
         effects.merge(self._vanished(seen))
         with self._db.update() as t:
+            watch.forget(t)
             tree.set_fact(t, "relist", b"0")
             tree.set_fact(t, "bytes", b"%d" % total)
             tree.set_fact(t, "listed", b"%d" % self._clock())
         return effects
 
     def _external_directories(self, markers: list[str]) -> Effects:
+        effects = Effects()
+        for part in _batches(iter(markers), MAX_CHANGES):
+            effects.merge(self._commit_external(partial(self._unknown_dirs, part)))
+        return effects
+
+    def _unknown_dirs(self, markers: list[str]) -> list[Change]:
         changes = []
         with self._db.view() as v:
             for key in markers:
@@ -348,7 +186,7 @@ class Follower:
                     live = tree.walk(v, names_of(key))
                     if live is None:
                         changes.append(Change(op="mkdir", path=tree.path_text(names_of(key))))
-        return self._commit_external(changes)
+        return changes
 
     def _vanished(self, seen: bytearray) -> Effects:
         """Base files the listing did not show: look at each, and commit those that are gone."""
@@ -371,6 +209,6 @@ def _same_object(one: ObjectVersion | None, other: ObjectVersion | None) -> bool
     return (one.version_id, one.etag) == (other.version_id, other.etag)
 
 
-def _batches(items: Iterator[ObjectVersion], size: int) -> Iterator[list[ObjectVersion]]:
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
     while batch := list(itertools.islice(items, size)):
         yield batch

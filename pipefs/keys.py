@@ -18,6 +18,9 @@ from collections.abc import Sequence
 
 import xxhash
 
+PARKED = ".pipefs/moving/"
+"""Where bytes wait for their own key: on stores without versions while another file's are there,
+and of files that are published all at once until their commit is there."""
 MAX_KEY_BYTES = 1024
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 8192

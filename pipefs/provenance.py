@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipefs import outbox, tree
+from pipefs import buried, outbox, tree
 from pipefs.attributes import change_of
 from pipefs.commits import Change
 from pipefs.db import View
-from pipefs.keys import names_of, stands_for_a_path
+from pipefs.keys import PARKED, names_of, stands_for_a_path
 from pipefs.records import Inode, decode_content, key_id
 from pipefs.sent import row
 from pipefs.types import ObjectVersion
@@ -53,6 +53,8 @@ def is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
     raw = v.get("gone", key_id(found.key))
     if raw is not None and decode_content(raw).etag == found.etag:
         return True
+    if buried.has(v, found) or _is_copy_of_parked(node, found):
+        return True
     live = tree.walk(v, names_of(found.key))
     raw = v.get("bykey", key_id(found.key))
     renamed = tree.inode(v, int.from_bytes(raw, "big")) if raw is not None else None
@@ -63,6 +65,15 @@ def is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
             if same or content.version_id is None:
                 return True
     return False
+
+
+def _is_copy_of_parked(node: Inode | None, found: ObjectVersion) -> bool:
+    """Whether an object at its file's own key is the copy of bytes that waited elsewhere; the
+    commit that says so follows."""
+    content = node.content if node is not None else None
+    if content is None or not content.key.startswith(PARKED):
+        return False
+    return (content.etag, content.size) == (found.etag, found.size)
 
 
 def is_under_way(v: View, found: ObjectVersion) -> bool:

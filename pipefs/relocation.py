@@ -17,7 +17,7 @@ from pipefs.attributes import metadata_of
 from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
 from pipefs.db import StateDB, Txn, View
-from pipefs.keys import is_natural, names_of, stands_for_a_path
+from pipefs.keys import PARKED, is_natural, names_of, stands_for_a_path
 from pipefs.policy import Policy
 from pipefs.records import (
     Content,
@@ -32,9 +32,6 @@ from pipefs.sent import Sent, landed, row, will_send
 from pipefs.types import ObjectVersion
 
 log = logging.getLogger(__name__)
-
-PARKED = ".pipefs/moving/"
-"""Where bytes wait whose key another file takes, on stores without versions."""
 
 
 def expected_at(v: View, key: str, node: Inode | None, ino: int = 0) -> Content | None:

@@ -20,7 +20,8 @@ from pipefs.commits import Change, Position
 from pipefs.db import StateDB, View
 from pipefs.errors import Busy, UsageError
 from pipefs.follow import Follower
-from pipefs.records import NO_MODE, Content, Inode
+from pipefs.records import NO_MODE, Content, Inode, ino_of, key_id
+from pipefs.relocation import expected_at, occupant
 from pipefs.stores.base import Capabilities, Store
 from pipefs.types import ObjectVersion
 
@@ -48,8 +49,12 @@ class Item:
     """file, dir, symlink, or special (FIFOs, sockets, devices). A hard link is a file."""
     size: int = 0
     mtime_ns: int = 0
+    ctime_ns: int = 0
     mode: int | None = None
     """Permission bits; None: nobody set any."""
+    uid: int | None = None
+    """As stored; None: nobody's."""
+    gid: int | None = None
     key: str = ""
     """Of a file: its object's key in the store, mostly the path."""
     version_id: str | None = None
@@ -115,6 +120,17 @@ def to_path(names: Sequence[bytes]) -> str:
     return "/".join(map(os.fsdecode, names))
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a path's object is to be."""
+
+    key: str
+    there: Content | None
+    """What the tree knows to be at the key, whoever's it is; None: nothing."""
+    taken: bool
+    """That is another file's: it was renamed, and its object has not followed yet."""
+
+
 class Endpoint(Protocol):
     """Whose tree it is."""
 
@@ -169,10 +185,23 @@ class Now:
             node = tree.walk(v, names)
             return _item(v, node, to_path(names)) if node is not None else None
 
-    def key_for(self, path: str) -> str:
-        """The key of a path's object in the store. `OSError` ENAMETOOLONG: no key can hold it."""
+    def place(self, path: str) -> Place:
+        """Where the object of a file at this path goes. `OSError` ENAMETOOLONG: no key can be so
+        long."""
         with self._db.view() as v:
-            return tree.key_for(v, to_names(path))
+            names = to_names(path)
+            node = tree.walk(v, names)
+            key = tree.key_for(v, names)
+            ino = node.ino if node is not None else 0
+            there = expected_at(v, key, node, ino)
+            return Place(key, there, occupant(v, key, ino) is not None)
+
+    def has_key(self, key: str) -> bool:
+        """Whether a file's bytes are the object at a key that is not its path."""
+        with self._db.view() as v:
+            raw = v.get("bykey", key_id(key))
+            node = tree.inode(v, ino_of(raw)) if raw is not None else None
+            return node is not None and node.content is not None and node.content.key == key
 
     def links_of(self, path: str) -> list[str]:
         """Further names (hard links) of the file whose own name this is, the oldest first."""
@@ -300,7 +329,10 @@ def _item(v: View, node: Inode, path: str) -> Item:
         kind=KINDS.get(own.kind, "special"),
         size=own.size if content is None else content.size,
         mtime_ns=own.mtime_ns,
+        ctime_ns=own.ctime_ns,
         mode=None if own.mode & NO_MODE else stat.S_IMODE(own.mode),
+        uid=None if own.uid < 0 else own.uid,
+        gid=None if own.gid < 0 else own.gid,
         key=content.key if content else "",
         version_id=content.version_id if content else None,
         etag=content.etag if content else "",

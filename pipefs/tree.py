@@ -62,6 +62,7 @@ TABLES = (
     "pastnodes",  # number → PastNode: see `pipefs.past.nodes`
     "pastnames",  # digest of what a node is → its number
     "pastnumbers",  # key_id, number → VersionId: of versions, in `.versions/`
+    "buried",  # key_id → Content: see `pipefs.buried`
 )
 
 # --- reading ----------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from pipefs import catalog as cat
 from pipefs import manifest
+from pipefs.keys import PARKED
 from pipefs.past.marks import Marks, key_hash
 from pipefs.provenance import is_own_key
-from pipefs.relocation import PARKED
 from pipefs.types import ObjectVersion
 
 OWN = ".pipefs/"
