@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipefs.errors import UsageError
+from pipefs.filters import Filters
+from pipefs.policy import Policy
 from pipefs.tomlfile import read_toml
 from pipefs.units import (
     BOOL_ALLOWED,
@@ -73,6 +75,7 @@ class Settings:
     """Patterns that never go up. Empty: a file that is not uploaded must be the user's choice."""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    """Files that are left out are not shown on a mount, and new ones of that name never go up."""
     dir: str = ""
     """Local folder of pull and push."""
     parent: str = ""
@@ -90,6 +93,13 @@ class Settings:
     checksum: str = "auto"
     engine: str = "auto"
     passthrough: str = "auto"
+
+    def policy(self, *, waits: bool = True) -> Policy:
+        """When a changed file goes up, and which never do. `waits` False: at once."""
+        quiet_s = self.quiet_period_s if waits else 0.0
+        interval_s = self.min_version_interval_s if waits else 0.0
+        filters = Filters(self.include, self.exclude)
+        return Policy(quiet_s, interval_s, self.local_only, filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,12 @@ def _tristate(value: object) -> bool | None:
         raise ValueError("yes, no or auto") from e
 
 
+def _patterns(value: object) -> tuple[str, ...]:
+    """Patterns with commas or, as d6tpipe writes them, with | between."""
+    parts = (part for item in parse_list(value) for part in item.split("|"))
+    return tuple(one for part in parts if (one := part.strip()))
+
+
 def _schema(value: object) -> Mapping[str, object]:
     try:
         found = json.loads(value or "{}") if isinstance(value, str) else value
@@ -213,9 +229,9 @@ SPECS: Mapping[str, Spec] = {
         "min_version_interval_s", parse_duration, "at most one version of a file in this time", True
     ),
     "refresh_interval": Spec("refresh_interval_s", parse_duration, "between listings"),
-    "local_only": Spec("local_only", parse_list, "patterns that never go up", True),
-    "include": Spec("include", parse_list, "patterns of pull and push", True),
-    "exclude": Spec("exclude", parse_list, "patterns pull and push leave out", True),
+    "local_only": Spec("local_only", _patterns, "patterns that never go up", True),
+    "include": Spec("include", _patterns, "patterns of what is seen, pulled and pushed", True),
+    "exclude": Spec("exclude", _patterns, "patterns of what is not", True),
     "dir": Spec("dir", _text, "local folder of pull and push", True),
     "parent": Spec("parent", _text, "pipe whose settings it inherits"),
     "schema": Spec("schema", _schema, "how to read the files, JSON", True),

@@ -54,7 +54,7 @@ def collect(
     stays_local: Callable[[list[bytes]], bool] = lambda _names: False,
 ) -> Batch:
     """At most about `limit` changes that may be announced now, parents first. What the base does
-    not have and `stays_local` matches is never announced."""
+    not have and `stays_local` matches (asked as `Policy.stays_local` is) is never announced."""
     nodes = []
     kept: list[tuple[int, int]] = []
     for k, _ in v.scan("ready", limit=2 * limit):
@@ -89,6 +89,8 @@ def _is_kept(
     its own name or each name of its file."""
     if not names or tree.base_inode(v, node.ino) is not None:
         return False
+    if node.is_dir:
+        return stays_local([*names, b""])
     if not node.alias:
         return links.all_local(v, node, names, stays_local)
     file = links.target(v, node)

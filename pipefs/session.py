@@ -33,7 +33,6 @@ from pipefs.past.taking import Wanted
 from pipefs.past.views import PastView
 from pipefs.past.wording import before_restore, restored_message, taken_message
 from pipefs.pastmessages import Restore, RestoreDone, SnapshotTaken, TakeSnapshot
-from pipefs.policy import Policy
 from pipefs.registry import PATIENCE_S, Pipe
 from pipefs.relocation import Relocator
 from pipefs.staging import StagingArea
@@ -86,7 +85,7 @@ class Session:
         self._volume = Volume(
             self._db, staging, self.store, self._cache, reader, prefix_bytes=prefix
         )
-        self._policy = Policy(0.0, 0.0, settings.local_only)
+        self._policy = settings.policy(waits=False)
         conditional = ConditionalStore(self.store, lambda: self.capabilities)
         files = self._volume.files
         self._transfers = Transfers(self._db, files, conditional, reader, self._cache, self._policy)

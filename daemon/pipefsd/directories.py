@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from pipefs.records import Inode, NameEntry
 from pipefs.volume import Volume
+from pipefsd.hiding import Hiding
 from pipefsd.transports.base import DirEntry, Entry
 
 CHUNK = 256
@@ -80,9 +81,10 @@ class Directories:
         entry_of: makes what readdirplus sends for an inode.
     """
 
-    def __init__(self, volume: Volume, entry_of: Callable[[Inode], Entry]) -> None:
+    def __init__(self, volume: Volume, entry_of: Callable[[Inode], Entry], hiding: Hiding) -> None:
         self._volume = volume
         self._entry_of = entry_of
+        self._hiding = hiding
         self._open: dict[int, DirectoryHandle[NameEntry]] = {}
 
     def open(self, handle: int, ino: int) -> None:
@@ -111,9 +113,12 @@ class Directories:
             return self._volume.children(directory.ino, after, limit)
 
         while entries := directory.at(position, fetch)[:PLUS_BATCH]:
+            shown = dict(self._hiding.shown(directory.ino, entries))
             nodes = dict(self._volume.child_inodes(entries)) if plus else {}
             for name, found in entries:
                 position += 1
+                if name not in shown:
+                    continue
                 inode = nodes.get(name)
                 if plus and inode is None:
                     continue  # removed meanwhile

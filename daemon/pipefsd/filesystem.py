@@ -11,11 +11,13 @@ import os
 from collections.abc import Callable, Iterable
 
 from pipefs.conflicts import Effects
+from pipefs.filters import NO_FILTERS, Filters
 from pipefs.inodes import InoSource
 from pipefs.volume import Volume
 from pipefsd.contents import ContentRequests
 from pipefsd.directories import Directories
 from pipefsd.extended import ExtendedAttributes
+from pipefsd.hiding import Hiding
 from pipefsd.names import NameRequests
 from pipefsd.nodes import epoch_of, ino_of
 from pipefsd.notices import Notices
@@ -42,9 +44,11 @@ class Filesystem(NameRequests, ContentRequests, RangeRequests):
         *,
         read_only: Callable[[], str],
         same_mount: bool = False,
+        filters: Filters = NO_FILTERS,
     ) -> None:
         super().__init__(volume, ownership, read_only=read_only, same_mount=same_mount)
-        self._directories = Directories(volume, self._entry)
+        self._hiding = Hiding(volume, filters)
+        self._directories = Directories(volume, self._entry, self._hiding)
         self.xattrs = ExtendedAttributes(volume)
         self.features = Features("")
 

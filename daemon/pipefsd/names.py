@@ -8,6 +8,7 @@ import stat
 
 from pipefs import namespace
 from pipefs.keys import MAX_NAME_BYTES
+from pipefsd.hiding import Hiding
 from pipefsd.nodes import epoch_of, ino_of
 from pipefsd.serving import CACHE_S, Serving, set_id_cleared
 from pipefsd.transports.base import (
@@ -21,13 +22,18 @@ from pipefsd.transports.base import (
 class NameRequests(Serving):
     """See `transports.base.Operations` for each method."""
 
+    _hiding: Hiding
+
     def lookup(self, caller: Caller, parent: int, name: bytes) -> Entry:
         if len(name) > MAX_NAME_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         try:
-            return self._entry(self._volume.lookup(ino_of(parent), name))
+            found = self._volume.lookup(ino_of(parent), name)
+            if found.is_dir or not self._hiding.hides(ino_of(parent), name):
+                return self._entry(found)
         except FileNotFoundError:
-            return Entry(0, None, CACHE_S, 0.0)
+            pass
+        return Entry(0, None, CACHE_S, 0.0)
 
     def forget(self, node: int, nlookup: int) -> None:
         """Nothing rests on lookup counts: nodes are computed. Without a name no new lookup can
@@ -134,6 +140,9 @@ class NameRequests(Serving):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if self._answered(caller):
             return
+        if self._hiding.hides(ino_of(parent2), name2):
+            # It would be replaced by somebody who cannot know that it is there.
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         replaced = self._volume.rename(
             ino_of(parent), name, ino_of(parent2), name2, flags, unique=caller.unique
         )

@@ -43,7 +43,6 @@ from pipefs.past.lifecycle import dangerous_rules
 from pipefs.past.manifests import ManifestStore
 from pipefs.past.refusals import check_may_take
 from pipefs.pastmessages import PastRequest
-from pipefs.policy import Policy
 from pipefs.protocol import MountStatus
 from pipefs.registry import Pipe
 from pipefs.relocation import Relocator
@@ -117,6 +116,7 @@ class PipeService:
             Ownership(self._settings.owner, self._settings.umask, uid=os.getuid(), gid=os.getgid()),
             read_only=self._why_read_only,
             same_mount=same_mount,
+            filters=self._transfers.policy.filters,
         )
         self.filesystem.xattrs.virtual.failed = self._uploader.refused
         self._build_past()
@@ -157,10 +157,7 @@ class PipeService:
         self._build_threads(reader)
 
     def _build_threads(self, reader: ContentReader) -> None:
-        settings = self._settings
-        policy = Policy(
-            settings.quiet_period_s, settings.min_version_interval_s, settings.local_only
-        )
+        settings, policy = self._settings, self._settings.policy()
         store = ConditionalStore(self._store, lambda: self._capabilities)
         files, cache = self._volume.files, self._cache
         self._transfers = Transfers(self._db, files, store, reader, cache, policy)
