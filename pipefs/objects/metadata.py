@@ -76,13 +76,8 @@ def that_fit(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def xattrs_for(headers: Mapping[str, str]) -> dict[bytes, bytes]:
-    """The same as extended attributes. The format is not among them: it is of one version's bytes,
-    and the attributes of a file outlive these."""
-    return {
-        _PREFIX + k.encode(): v.encode("utf-8", "surrogatepass")
-        for k, v in headers.items()
-        if _is_meta(k)
-    }
+    """The same as extended attributes."""
+    return {_PREFIX + k.encode(): v.encode("utf-8", "surrogatepass") for k, v in headers.items()}
 
 
 def meta_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+import fsspec
 import pytest
 
 from pipefs.foreign.exports import Source
@@ -56,3 +57,9 @@ def overwrite(place: Place) -> None:
     """Nothing of FILES stays current: each is overwritten, and one is deleted after that."""
     put_below(place.root, place.prefix, dict.fromkeys(FILES, b"overwritten"))
     place.root.delete(place.full("big.bin"))
+
+
+@pytest.fixture(autouse=True)
+def pipefs_protocol() -> None:
+    """`pipefs://`, also where the source is used without being installed."""
+    fsspec.register_implementation("pipefs", "pipefs.fsspec_driver.PipeFileSystem", clobber=True)

@@ -1,0 +1,357 @@
+"""The reading half of `pipefs://`: what is there, now and then, and its bytes.
+
+Everything is looked up by its path each time, at most `reaching.FRESH_S` late. See `fsspec_driver`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.spec import AbstractFileSystem, make_instance
+from fsspec.utils import isfilelike, stringify_path, tokenize
+
+from pipefs.oserrors import as_os_errors
+from pipefs.reaches import Reaches
+from pipefs.reaching import PIECE_BYTES, Reach
+from pipefs.replicated import Item
+from pipefs.target import split_snapshot
+
+_AT_ONCE = 16
+"""Requests for many ranges or files at once."""
+_ROUND_BYTES = 4 * PIECE_BYTES
+"""Of a file that is copied here: in memory at once."""
+_TYPES = {"dir": "directory", "file": "file"}
+
+
+class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """See `fsspec_driver.PipeFileSystem`."""
+
+    protocol = "pipefs"
+    root_marker = ""
+    blocksize = 4 << 20
+
+    def __init__(
+        self,
+        pipe: str = "",
+        *,
+        profile: str = "",
+        system: bool = False,
+        pipes: Mapping[str, Any] | None = None,
+        snapshots: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._first = pipe
+        self._reaches = Reaches(profile, system, pipes or {}, snapshots or {})
+        self._gatherers = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = dict(self.storage_options)
+        with as_os_errors(self._first):
+            if self._first:
+                name, snapshot = split_snapshot(self._first)
+                reach = self._reaches.get(name)
+                if snapshot is not None:
+                    reach.meant(snapshot)
+            options["pipes"], options["snapshots"] = self._reaches.known()
+        return make_instance, (type(self), self.storage_args, options)
+
+    @property
+    def fsid(self) -> str:
+        return "pipefs"
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(p) for p in path]
+        text = stringify_path(path)
+        return text.removeprefix("pipefs://").removeprefix("pipefs::").strip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
+        if not path.startswith("pipefs://"):
+            return {}
+        head = path.removeprefix("pipefs://").lstrip("/").partition("/")[0]
+        return {"pipe": head} if head else {}
+
+    # --- where a path is ----------------------------------------------------------------------
+
+    def _split(self, path: str) -> tuple[str, str | None, str]:
+        """(pipe, snapshot, path in it)."""
+        head, _, inside = self._strip_protocol(path).partition("/")
+        name, snapshot = split_snapshot(head)
+        return name, snapshot, "/".join(n for n in inside.split("/") if n)
+
+    def _reach_of(self, path: str) -> Reach:
+        return self._reaches.get(self._split(path)[0])
+
+    def _place(self, path: str) -> tuple[Reach, str | None, str]:
+        name, snapshot, inside = self._split(path)
+        return self._reaches.get(name), snapshot, inside
+
+    def _item(self, path: str) -> Item:
+        with as_os_errors(path):
+            reach, snapshot, inside = self._place(path)
+            return reach.item(snapshot, inside)
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def _info_of(self, path: str, item: Item) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "name": self._strip_protocol(path),
+            "size": item.size if item.is_file else 0,
+            "type": _TYPES.get(item.kind, "other"),
+            "mtime": item.mtime_ns / 1e9,
+            "mode": item.mode,
+        }
+        if item.is_file:
+            found |= {"ETag": item.etag, "VersionId": item.version_id}
+        if item.metadata:
+            found["metadata"] = item.metadata
+        return found
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """name, size, type, mtime (s since 1970), mode; of a file also ETag and VersionId."""
+        path = self._strip_protocol(path)
+        if not path:
+            return {"name": "", "size": 0, "type": "directory"}
+        return self._info_of(path, self._item(path))
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Whether something is there. A store out of reach is an error, not an answer."""
+        try:
+            self.info(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def isdir(self, path: str) -> bool:
+        return self._type(path) == "directory"
+
+    def isfile(self, path: str) -> bool:
+        return self._type(path) == "file"
+
+    def _type(self, path: str) -> str:
+        try:
+            return str(self.info(path)["type"])
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        path = self._strip_protocol(path)
+        if not path:
+            found = [{"name": n, "size": 0, "type": "directory"} for n in self._reaches.names()]
+        else:
+            found = self._ls(path)
+        return found if detail else [i["name"] for i in found]
+
+    def _ls(self, path: str) -> list[dict[str, Any]]:
+        item = self._item(path)
+        if item.kind != "dir":
+            return [self._info_of(path, item)]
+        with as_os_errors(path):
+            reach, snapshot, inside = self._place(path)
+            found = reach.children(snapshot, inside)
+            return [self._below(path, inside, i, reach, snapshot) for i in found]
+
+    def _below(
+        self, path: str, inside: str, item: Item, reach: Reach, snapshot: str | None
+    ) -> dict[str, Any]:
+        """The line of what is below a path; a link's as what it leads to, if that is there."""
+        name = path + item.path[len(inside) :] if inside else f"{path}/{item.path}"
+        if item.kind == "symlink":
+            try:
+                return self._info_of(name, reach.item(snapshot, item.path)) | {"islink": True}
+            except OSError:
+                return self._info_of(name, item) | {"islink": True}
+        return self._info_of(name, item)
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """All files at and below a path. Without `maxdepth` the tree is read in one go."""
+        path = self._strip_protocol(path)
+        if maxdepth is not None or not path:
+            return super().find(path, maxdepth, withdirs, detail, **kwargs)
+        found: dict[str, dict[str, Any]] = {}
+        try:
+            with as_os_errors(path):
+                reach, snapshot, inside = self._place(path)
+                top = reach.item(snapshot, inside)
+                if withdirs or top.is_file:
+                    found[path] = self._info_of(path, top)
+                for item in reach.walk(snapshot, inside) if top.kind == "dir" else ():
+                    if item.path != inside and (withdirs or item.kind != "dir"):
+                        line = self._below(path, inside, item, reach, snapshot)
+                        found[line["name"]] = line
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        names = sorted(found)
+        return {n: found[n] for n in names} if detail else names
+
+    def created(self, path: str) -> datetime:
+        """When the content was made: no version ever changes, so it is `modified`."""
+        return self.modified(path)
+
+    def modified(self, path: str) -> datetime:
+        return datetime.fromtimestamp(self._item(path).mtime_ns / 1e9, UTC)
+
+    def checksum(self, path: str) -> int:
+        """A number for the content: the same as long as its version is the same."""
+        return int(tokenize(*self._identity(path)), 16)
+
+    def ukey(self, path: str) -> str:
+        return hashlib.sha256(repr(self._identity(path)).encode()).hexdigest()
+
+    def _identity(self, path: str) -> tuple[str, str, str, int]:
+        item = self._item(path)
+        return self._reach_of(path).pipe.url, item.key, item.version, item.size
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+    ) -> bytes:
+        item = self._item(path)
+        if item.kind == "dir":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        first, last, _step = slice(start, end).indices(item.size)
+        with as_os_errors(path):
+            return self._reach_of(path).read(item, first, last)
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: Any,
+        ends: Any,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **_: Any,
+    ) -> list[Any]:
+        """Ranges of files, many at once. `max_gap` is of no use here: there is no cost of a byte
+        that lies between two ranges which are asked for at the same time."""
+        starts = starts if isinstance(starts, list) else [starts] * len(paths)
+        ends = ends if isinstance(ends, list) else [ends] * len(paths)
+        if not len(paths) == len(starts) == len(ends):
+            raise ValueError("as many starts and ends as paths")
+        return self._many(list(zip(paths, starts, ends, strict=True)), on_error)
+
+    def cat(
+        self, path: Any, recursive: bool = False, on_error: str = "raise", **kwargs: Any
+    ) -> Any:
+        paths = self.expand_path(path, recursive=recursive, **kwargs)
+        if (
+            len(paths) == 1
+            and not isinstance(path, list)
+            and paths[0] == self._strip_protocol(path)
+        ):
+            return self.cat_file(paths[0])
+        paths = [p for p in paths if not self.isdir(p)] if recursive else paths
+        wanted: list[tuple[str, Any, Any]] = [(p, None, None) for p in paths]
+        found = self._many(wanted, "raise" if on_error == "raise" else "return")
+        pairs = zip(paths, found, strict=True)
+        return {p: f for p, f in pairs if on_error != "omit" or isinstance(f, bytes)}
+
+    def _many(self, wanted: Sequence[tuple[str, Any, Any]], on_error: str) -> list[Any]:
+        def one(what: tuple[str, Any, Any]) -> Any:
+            try:
+                return self.cat_file(*what)
+            except Exception as e:
+                if on_error == "return":
+                    return e
+                raise
+
+        if not wanted:
+            return []
+        with ThreadPoolExecutor(min(_AT_ONCE, len(wanted))) as pool:
+            return list(pool.map(one, wanted))
+
+    # --- to this machine ------------------------------------------------------------------------
+
+    def get_file(
+        self,
+        rpath: str,
+        lpath: Any = None,
+        callback: Any = DEFAULT_CALLBACK,
+        outfile: Any = None,
+        **_: Any,
+    ) -> None:
+        """Copy a file to a path or an open file here, large ones in several pieces at once."""
+        if outfile is None and isfilelike(lpath):
+            outfile = lpath
+        if outfile is None and self._gathered("get", (rpath, lpath)):
+            return
+        item = self._item(rpath)
+        if outfile is not None:
+            self._copy_out(rpath, item, outfile, callback)
+        elif item.kind == "dir":
+            Path(lpath).mkdir(parents=True, exist_ok=True)
+        else:
+            Path(lpath).parent.mkdir(parents=True, exist_ok=True)
+            with open(lpath, "wb") as file:
+                self._copy_out(rpath, item, file, callback)
+
+    def _copy_out(self, path: str, item: Item, file: Any, callback: Any) -> None:
+        callback.set_size(item.size)
+        with as_os_errors(path):
+            reach = self._reach_of(path)
+            for start in range(0, item.size, _ROUND_BYTES):
+                callback.relative_update(
+                    file.write(reach.read(item, start, start + _ROUND_BYTES)) or 0
+                )
+
+    def get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Copy files to this machine, many at once."""
+        with self._gathering("get") as pairs:
+            super().get(rpath, lpath, recursive=recursive, maxdepth=maxdepth, **kwargs)
+
+        def one(pair: tuple[str, str]) -> None:
+            with callback.branched(*pair) as child:
+                self.get_file(*pair, callback=child)
+
+        callback.set_size(len(pairs))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(one, pairs):
+                callback.relative_update(1)
+
+    # --- many at once -------------------------------------------------------------------------
+
+    @contextmanager
+    def _gathering(self, what: str) -> Iterator[list[Any]]:
+        """Inside the block single steps of this kind are gathered; done later, all at once."""
+        found: list[Any] = []
+        setattr(self._gatherers, what, found)
+        try:
+            yield found
+        finally:
+            delattr(self._gatherers, what)
+
+    def _gathered(self, what: str, step: Any) -> bool:
+        """Whether a step was gathered, and is not to be done now."""
+        found = getattr(self._gatherers, what, None)
+        if found is not None:
+            found.append(step)
+        return found is not None
