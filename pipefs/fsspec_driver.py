@@ -8,8 +8,9 @@ Needs no mount and no daemon. The past is read by its versions; the present by t
 store, and shows on every machine, when its file is closed. Files written inside `with
 fs.transaction` are published together: other machines see all or none.
 
-A file system pickles as URLs, settings and ids of snapshots. So it works in a process that has no
-registry of pipes, and `@latest` means there what it meant here. Credentials do not travel.
+A file system that was made for a URL means one snapshot for good, also by `@latest`. It pickles as
+URLs, settings and ids of snapshots. So it works in a process that has no registry of pipes, and
+means the same there. Credentials do not travel.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class PipeFileSystem(ReadingFileSystem):
     """The pipes of this user, or those it is told of.
 
     Args:
-        pipe: NAME[@SNAP] of the URL it is made for; it is looked up when this is pickled.
+        pipe: NAME[@SNAP] of the URL it is made for.
+        meant: what that snapshot was when the URL was read. Both are filled in by fsspec.
         profile, system: whose registry of pipes.
         pipes: pipes that need no registry: NAME → URL, or a mapping with `url`, `pipe_id` and
             settings such as `endpoint_url` and `aws_profile`.

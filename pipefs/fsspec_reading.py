@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem, make_instance
 from fsspec.utils import isfilelike, stringify_path, tokenize
 
+from pipefs.errors import PipefsError
 from pipefs.oserrors import as_os_errors
 from pipefs.reaches import Reaches
 from pipefs.reaching import PIECE_BYTES, Reach
@@ -48,21 +49,20 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         system: bool = False,
         pipes: Mapping[str, Any] | None = None,
         snapshots: Mapping[str, str] | None = None,
+        meant: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._first = pipe
-        self._reaches = Reaches(profile, system, pipes or {}, snapshots or {})
+        hints = {pipe: meant} if meant else {}
+        self._reaches = Reaches(profile, system, pipes or {}, snapshots or {}, hints)
         self._gatherers = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = dict(self.storage_options)
+        options = {k: v for k, v in self.storage_options.items() if k != "meant"}
         with as_os_errors(self._first):
             if self._first:
-                name, snapshot = split_snapshot(self._first)
-                reach = self._reaches.get(name)
-                if snapshot is not None:
-                    reach.meant(snapshot)
+                self._reaches.place(*split_snapshot(self._first))
             options["pipes"], options["snapshots"] = self._reaches.known()
         return make_instance, (type(self), self.storage_args, options)
 
@@ -82,6 +82,13 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         if not path.startswith("pipefs://"):
             return {}
         head = path.removeprefix("pipefs://").lstrip("/").partition("/")[0]
+        # Looked up here, so that a file system means one snapshot for as long as it lives, and the
+        # same URL another one when there is a newer: fsspec keeps file systems by these.
+        with suppress(PipefsError, OSError):
+            name, snapshot = split_snapshot(head)
+            if snapshot is not None:
+                reach = Reaches("", False, {}, {}, {}).get(name)
+                return {"pipe": head, "meant": (reach.pipe.url, reach.meant(snapshot))}
         return {"pipe": head} if head else {}
 
     # --- where a path is ----------------------------------------------------------------------
@@ -97,7 +104,7 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     def _place(self, path: str) -> tuple[Reach, str | None, str]:
         name, snapshot, inside = self._split(path)
-        return self._reaches.get(name), snapshot, inside
+        return *self._reaches.place(name, snapshot), inside
 
     def _item(self, path: str) -> Item:
         with as_os_errors(path):

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,9 @@ class Reaches:
         profile, system: whose registry.
         given: pipes that are not looked up: NAME → URL, or a mapping with `url`, `pipe_id` and
             settings.
-        snapshots: NAME@SNAP → what is meant by it (`Reach.pins`).
+        snapshots: NAME@SNAP → what is meant by it (`Reach.meant`).
+        hints: NAME@SNAP → (URL of the pipe, what was meant by it when its URL was read): right if
+            the name stands for that pipe.
     """
 
     def __init__(
@@ -45,11 +47,15 @@ class Reaches:
         system: bool,
         given: Mapping[str, Any],
         snapshots: Mapping[str, str],
+        hints: Mapping[str, Sequence[str]],
     ) -> None:
-        self._profile = profile
+        # As the command line takes it.
+        self._profile = profile or os.environ.get("PIPEFS_PROFILE", "")
         self._system = system
         self._given = {name: _given(name, what) for name, what in given.items()}
         self._snapshots = dict(snapshots)
+        self._hints = dict(hints)
+        self._used: set[tuple[str, str]] = set()
         self._home: tuple[tuple[str | None, ...], Home, float] | None = None
         self._found: dict[str, tuple[Home, Reach, float]] = {}
 
@@ -73,7 +79,7 @@ class Reaches:
         found = self._found.get(name)
         if found is not None and found[0] == home and time.monotonic() < found[2]:
             return found[1]
-        reach = _shared(home, self._pipe(home, name), self._pins(name))
+        reach = _shared(home, self._pipe(home, name))
         self._found[name] = home, reach, time.monotonic() + _LOOKED_S
         return reach
 
@@ -92,19 +98,26 @@ class Reaches:
         """All pipes that can be named."""
         return sorted({*self._given, *self._registry(self.home()).names()})
 
-    def known(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """What another process needs for the pipes used so far: `given` and `snapshots`."""
-        pipes, snapshots = {}, dict(self._snapshots)
-        for name in {*self._found, *self._given}:
-            reach = self.get(name)
-            pipes[name] = reach.known()
-            snapshots |= {f"{name}@{snap}": pin for snap, pin in reach.pins().items()}
-        return pipes, snapshots
+    def place(self, name: str, snapshot: str | None) -> tuple[Reach, str | None]:
+        """A pipe, and what is meant by a snapshot of it. Errors as `get`."""
+        reach = self.get(name)
+        if snapshot is None:
+            return reach, None
+        key = f"{name}@{snapshot}"
+        url, hint = self._hints.get(key, ("", ""))
+        if key not in self._snapshots and url == reach.pipe.url:
+            self._snapshots[key] = hint
+        self._used.add((name, snapshot))
+        return reach, self._snapshots.get(key, snapshot)
 
-    def _pins(self, name: str) -> dict[str, str]:
-        start = f"{name}@"
-        found = self._snapshots.items()
-        return {n.removeprefix(start): pin for n, pin in found if n.startswith(start)}
+    def known(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What another process needs for the pipes and snapshots used so far: `given` and
+        `snapshots`."""
+        snapshots = dict(self._snapshots)
+        for name, snapshot in self._used:
+            reach, meant = self.place(name, snapshot)
+            snapshots[f"{name}@{snapshot}"] = reach.meant(meant or snapshot)
+        return {name: self.get(name).known() for name in {*self._found, *self._given}}, snapshots
 
     @staticmethod
     def _registry(home: Home) -> Registry:
@@ -120,20 +133,13 @@ def _given(name: str, what: Any) -> Pipe:
     return Pipe(name, url, str(pipe_id), options=options, settings=resolve_settings(options))
 
 
-def _shared(home: Home, pipe: Pipe, pins: dict[str, str]) -> Reach:
+def _shared(home: Home, pipe: Pipe) -> Reach:
     global _PID
-    key = (
-        home,
-        pipe.name,
-        pipe.url,
-        pipe.pipe_id,
-        repr(pipe.settings),
-        tuple(sorted(pins.items())),
-    )
+    key = (home, pipe.name, pipe.url, pipe.pipe_id, repr(pipe.settings))
     with _SHARED_LOCK:
         if os.getpid() != _PID:
             _SHARED.clear()  # of the process that was forked, threads and connections and all
             _PID = os.getpid()
         if key not in _SHARED:
-            _SHARED[key] = Reach(home, pipe, pins)
+            _SHARED[key] = Reach(home, pipe)
         return _SHARED[key]

@@ -1,9 +1,10 @@
 """A pipe reached from any process: its present and its past by paths, its bytes, no mount.
 
-What it takes to reach one is small and travels (`Reach.known`): URL, settings, and the ids of the
-snapshots in use. So a worker of a cluster needs no registry and no daemon, and means the same
-snapshot by `latest` as who sent it there. Reading the past takes no lock; the present is a replica
-(`pipefs.replica`). Thread-safe; one `Reach` serves a process, and is made anew after a fork.
+What it takes to reach one is small and travels: URL and settings (`Reach.known`), and what a
+snapshot's name means (`Reach.meant`). So a worker of a cluster needs no registry and no daemon,
+and means the same snapshot by `latest` as who sent it there. Reading the past takes no lock; the
+present is a replica (`pipefs.replica`). Thread-safe; one `Reach` serves a process, and is made anew
+after a fork.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -50,6 +52,7 @@ _KEPT = 50_000
 """Answers kept at hand."""
 _AT_ONCE = 4
 _LINKS = 40
+_ID = re.compile(r"[0-9a-f]{64}\Z")
 
 _TRAVELS = (
     *("endpoint_url", "region", "aws_profile", "storage_class", "sse", "kms_key"),
@@ -59,19 +62,13 @@ _TRAVELS = (
 
 
 class Reach:
-    """One pipe.
+    """One pipe. A snapshot is named as everywhere, or by what `meant` gives."""
 
-    Args:
-        pins: snapshots by the names they go by here; a name that is not among them is looked
-            up, and again after `FRESH_S`.
-    """
-
-    def __init__(self, home: Home, pipe: Pipe, pins: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Home, pipe: Pipe) -> None:
         self.pipe = pipe
         self.name = pipe.name
         self.replica = Replica(home, pipe)
         self._home = home
-        self._pins = dict(pins or {})
         self._lock = threading.RLock()  # protects what follows, and is held while it is asked for
         self._meant: dict[str, tuple[str, float]] = {}
         self._views: dict[str, PastView] = {}
@@ -92,19 +89,14 @@ class Reach:
                 chosen[key] = list(value) if isinstance(value, tuple) else value
         return {"url": self.pipe.url, "pipe_id": self.pipe.pipe_id, **chosen}
 
-    def pins(self) -> dict[str, str]:
-        """The snapshots in use, by the name they are meant by: an id, or an absolute moment."""
-        with self._lock:
-            return {**{name: pin for name, (pin, _) in self._meant.items()}, **self._pins}
-
     def meant(self, snapshot: str) -> str:
-        """What a snapshot's name stands for: its id, or `@` and a moment.
+        """What a snapshot's name stands for, for good: its whole id, or `@` and a moment.
 
         Raises:
             NotFound, Conflict, UsageError: as `pipefs.past.resolving.open_view`.
         """
-        if pin := self._pins.get(snapshot):
-            return pin
+        if _ID.match(snapshot):
+            return snapshot
         with self._lock:
             pin, until = self._meant.get(snapshot, ("", 0.0))
             if time.monotonic() >= until:

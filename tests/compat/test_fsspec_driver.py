@@ -244,6 +244,17 @@ def test_another_process_needs_no_registry_and_means_the_same_snapshot(
     assert pickle.loads(pickled).cat("p/a.csv") == b"newer"
 
 
+def test_a_url_means_the_newest_snapshot_and_what_it_opened_keeps_its_own(
+    store: LocalStore,
+) -> None:
+    first, path = fsspec.core.url_to_fs("pipefs://p@latest/a.csv")
+    take(open_past(store), put_files(store, {"a.csv": b"newer"}), tag="v2")
+    first._reach_of("p").look_again()
+    second, _ = fsspec.core.url_to_fs("pipefs://p@latest/a.csv")
+    assert (first.cat(path), second.cat(path)) == (b"x\n1\n", b"newer")
+    assert pickle.loads(pickle.dumps(first)).cat(path) == b"x\n1\n"
+
+
 def test_an_open_file_pickles_too(fs: PipeFileSystem) -> None:
     with fs.open("p@v1/d/e/c.txt") as file:
         file.read(2)
