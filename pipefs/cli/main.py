@@ -81,6 +81,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         "settings for many pipes",
         {
             "profile": f"{_ADMIN}:profile",
+            "config": "pipefs.cli.configuring:config",
             "cred": "pipefs.cli.creds:cred",
             "policy": "pipefs.cli.policies:policy",
         },
