@@ -173,7 +173,7 @@ class PipeFileSystem(ReadingFileSystem):
     def put(self, lpath: Any, rpath: Any, *args: Any, **kwargs: Any) -> None:
         """Copy files of this machine, many at once; one commit announces them all."""
         callback = kwargs.pop("callback", DEFAULT_CALLBACK)
-        with self._gathering("put") as steps:
+        with self._gathering("put", rpath) as steps:
             super().put(lpath, rpath, *args, **kwargs)
         self._put_all(steps, callback)
 
@@ -201,7 +201,7 @@ class PipeFileSystem(ReadingFileSystem):
 
     def copy(self, path1: Any, path2: Any, *args: Any, **kwargs: Any) -> None:
         """Copy files and, with `recursive`, folders; one commit announces them all."""
-        with self._gathering("copy") as steps:
+        with self._gathering("copy", path1, path2) as steps:
             super().copy(path1, path2, *args, **kwargs)
         self._copy_all(steps)
 
@@ -222,7 +222,8 @@ class PipeFileSystem(ReadingFileSystem):
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Delete files and, with `recursive`, folders, with one commit. What the store keeps as
         versions stays."""
-        paths = self.expand_path(path, recursive=recursive, maxdepth=maxdepth)
+        with self._looking(path):
+            paths = self.expand_path(path, recursive=recursive, maxdepth=maxdepth)
         self._publish([(p, Deletion(self._writable(p))) for p in paths])
 
     # --- folders ------------------------------------------------------------------------------

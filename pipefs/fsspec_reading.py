@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,9 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **_: Any
     ) -> bytes:
-        item = self._item(path)
+        return self._cat(path, self._item(path), start, end)
+
+    def _cat(self, path: str, item: Item, start: int | None, end: int | None) -> bytes:
         if item.kind == "dir":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         first, last, _step = slice(start, end).indices(item.size)
@@ -275,9 +277,18 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return {p: f for p, f in pairs if on_error != "omit" or isinstance(f, bytes)}
 
     def _many(self, wanted: Sequence[tuple[str, Any, Any]], on_error: str) -> list[Any]:
-        def one(what: tuple[str, Any, Any]) -> Any:
+        def looked_up(path: str) -> Any:
             try:
-                return self.cat_file(*what)
+                return self._item(path)
+            except Exception as e:
+                return e
+
+        def one(what: tuple[str, Any, Any]) -> Any:
+            path, start, end = what
+            try:
+                if isinstance(items[path], Exception):
+                    raise items[path]
+                return self._cat(path, items[path], start, end)
             except Exception as e:
                 if on_error == "return":
                     return e
@@ -285,6 +296,9 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
         if not wanted:
             return []
+        paths = list(dict.fromkeys(path for path, _, _ in wanted))
+        with self._looking(paths):
+            items = {path: looked_up(path) for path in paths}
         with ThreadPoolExecutor(min(_AT_ONCE, len(wanted))) as pool:
             return list(pool.map(one, wanted))
 
@@ -301,12 +315,14 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         """Copy a file to a path or an open file here, large ones in several pieces at once."""
         if outfile is None and isfilelike(lpath):
             outfile = lpath
-        if outfile is None and self._gathered("get", (rpath, lpath)):
-            return
         item = self._item(rpath)
         if outfile is not None:
             self._copy_out(rpath, item, outfile, callback)
-        elif item.kind == "dir":
+        elif not self._gathered("get", (rpath, lpath, item)):
+            self._fetch(rpath, lpath, item, callback)
+
+    def _fetch(self, rpath: str, lpath: Any, item: Item, callback: Any) -> None:
+        if item.kind == "dir":
             Path(lpath).mkdir(parents=True, exist_ok=True)
         else:
             Path(lpath).parent.mkdir(parents=True, exist_ok=True)
@@ -332,29 +348,43 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         **kwargs: Any,
     ) -> None:
         """Copy files to this machine, many at once."""
-        with self._gathering("get") as pairs:
+        with self._gathering("get", rpath) as steps:
             super().get(rpath, lpath, recursive=recursive, maxdepth=maxdepth, **kwargs)
 
-        def one(pair: tuple[str, str]) -> None:
-            with callback.branched(*pair) as child:
-                self.get_file(*pair, callback=child)
+        def one(step: tuple[str, Any, Item]) -> None:
+            with callback.branched(step[0], step[1]) as child:
+                self._fetch(*step, child)
 
-        callback.set_size(len(pairs))
+        callback.set_size(len(steps))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(one, pairs):
+            for _ in pool.map(one, steps):
                 callback.relative_update(1)
 
     # --- many at once -------------------------------------------------------------------------
 
     @contextmanager
-    def _gathering(self, what: str) -> Iterator[list[Any]]:
-        """Inside the block single steps of this kind are gathered; done later, all at once."""
+    def _gathering(self, what: str, *paths: Any) -> Iterator[list[Any]]:
+        """Inside the block single steps of this kind are gathered, to be done later, all at once.
+        What is looked up of these paths' pipes costs little meanwhile."""
         found: list[Any] = []
         setattr(self._gatherers, what, found)
         try:
-            yield found
+            with self._looking(*paths):
+                yield found
         finally:
             delattr(self._gatherers, what)
+
+    @contextmanager
+    def _looking(self, *paths: Any) -> Iterator[None]:
+        """Keep the present of these paths' pipes open for this thread. Nothing is to be sent or
+        fetched meanwhile."""
+        flat = [p for path in paths for p in (path if isinstance(path, list) else [path])]
+        places = {self._split(p)[:2] for p in flat if self._strip_protocol(p)}
+        with ExitStack() as opened:
+            for name in sorted(name for name, snapshot in places if snapshot is None):
+                with as_os_errors(name):
+                    opened.enter_context(self._reaches.get(name).present())
+            yield
 
     def _gathered(self, what: str, step: Any) -> bool:
         """Whether a step was gathered, and is not to be done now."""
