@@ -10,7 +10,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from stat import S_IFDIR, S_IFREG
@@ -19,11 +19,15 @@ from pipefs import tree
 from pipefs.commits import Change
 from pipefs.conditional import TRIES, ConditionalStore
 from pipefs.errors import AlreadyExists, Conflict, NotFound, PreconditionFailed, Refused
+from pipefs.objects.metadata import headers_for, is_said, xattrs_for
 from pipefs.outbox import wire_xattrs
 from pipefs.publishing import Deletion, Publication, Published, Publisher
 from pipefs.reaching import PIECE_BYTES, Reach
 from pipefs.records import Content
 from pipefs.replicated import Item, Now, Place, to_names
+
+_NOTHING_SAID = {b"user.pipefs-meta": b"{}"}
+"""So that what the object's own metadata say does not count."""
 
 Planner = Callable[[Now], list[Change]]
 
@@ -89,6 +93,22 @@ class Alterer:
                 raise NotFound(f"{path} is not there")
             at = time.time_ns()
             return [Change(op="attr", path=_text(path), mtime=at, ctime=at)]
+
+        self._commit(plan)
+
+    def describe(self, path: str, meta: Mapping[str, object]) -> None:
+        """Say this of what is there, and nothing else. NotFound: nothing is. UsageError: as
+        `metadata.headers_for`."""
+        said = xattrs_for(headers_for(meta))
+
+        def plan(now: Now) -> list[Change]:
+            found = now.entry(path)
+            if found is None:
+                raise NotFound(f"{path} is not there")
+            # What was said before goes; a mark of the format, and others' attributes, stay.
+            kept = {os.fsencode(k): v for k, v in found.xattrs.items()}
+            kept = {k: v for k, v in kept.items() if not is_said(k)} | (said or _NOTHING_SAID)
+            return [Change(op="attr", path=_text(path), xattrs=wire_xattrs(kept) or {})]
 
         self._commit(plan)
 

@@ -56,6 +56,16 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         },
     ),
     (
+        "Move",
+        "files into a pipe and out of it, without a mount",
+        {
+            "put": "pipefs.cli.placing:put",
+            "get": "pipefs.cli.placing:get",
+            "rm": "pipefs.cli.placing:rm",
+            "meta": "pipefs.cli.placing:meta",
+        },
+    ),
+    (
         "Past",
         "what it was, and getting it back",
         {

@@ -111,6 +111,11 @@ def _text(value: bytes) -> str:
         return value.decode("utf-8", "surrogateescape")  # some other program's
 
 
+def is_said(name: bytes) -> bool:
+    """Whether an extended attribute holds what an author said."""
+    return name.startswith(_PREFIX) and _is_meta(_text(name.removeprefix(_PREFIX)))
+
+
 def _is_meta(name: str) -> bool:
     return name == META_KEY or not (name.startswith("pipefs") or name in _OTHERS)
 
