@@ -21,7 +21,7 @@ from pathlib import Path
 from pipefs.commits import Position
 from pipefs.replicated import Item
 
-FORMAT = "1"
+FORMAT = "2"
 TEXT_LIMIT_BYTES = 512 << 20
 """Text kept for a pipe; what comes later is found by name only."""
 _WAIT_S = 60.0
@@ -36,7 +36,7 @@ CREATE TABLE docs (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL, kind TEXT NOT NULL, live INTEGER NOT NULL,
     key TEXT, version TEXT, version_id TEXT, etag TEXT, size INTEGER, mtime_ns INTEGER,
     attributes TEXT, metadata TEXT, todo INTEGER NOT NULL, text_bytes INTEGER NOT NULL DEFAULT 0);
-CREATE UNIQUE INDEX docs_path ON docs (kind = 'snapshot', path);
+CREATE UNIQUE INDEX docs_path ON docs (path) WHERE kind != 'snapshot';
 CREATE INDEX docs_todo ON docs (mtime_ns) WHERE todo != 0;
 CREATE VIRTUAL TABLE texts USING fts5 (
     name, metadata, columns, message, text, tokenize = "unicode61 remove_diacritics 2");

@@ -64,9 +64,9 @@ class Updater:
     def contents(self, progress: Progress = lambda _done, _all: None) -> None:
         """What is in the files that are still to be read."""
         total, done = self._index.waiting(), 0
+        room = TEXT_LIMIT_BYTES - self._index.text_bytes()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             while batch := self._index.todo(_BATCH):
-                room = TEXT_LIMIT_BYTES - self._index.text_bytes()
                 found = list(pool.map(self._read, batch))
                 with self._index.change():
                     for todo, (columns, text, metadata) in zip(batch, found, strict=True):
