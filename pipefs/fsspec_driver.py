@@ -167,7 +167,7 @@ class PipeFileSystem(ReadingFileSystem):
     ) -> None:
         if self._intrans:
             super().put_file(lpath, rpath, callback=callback, mode=mode, **kwargs)
-        elif not self._gathered("put", (lpath, rpath, mode)):
+        elif not self._gatherer.took("put", (lpath, rpath, mode)):
             self._put_all([(lpath, rpath, mode)], callback)
 
     def put(self, lpath: Any, rpath: Any, *args: Any, **kwargs: Any) -> None:
@@ -196,7 +196,7 @@ class PipeFileSystem(ReadingFileSystem):
             reach, snapshot, inside = self._place(path1)
             item = reach.item(snapshot, inside)
         step = (reach, item, path2)
-        if not self._gathered("copy", step):
+        if not self._gatherer.took("copy", step):
             self._copy_all([step])
 
     def copy(self, path1: Any, path2: Any, *args: Any, **kwargs: Any) -> None:

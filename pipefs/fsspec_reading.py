@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +20,7 @@ from fsspec.spec import AbstractFileSystem, make_instance
 from fsspec.utils import isfilelike, stringify_path, tokenize
 
 from pipefs.errors import PipefsError
+from pipefs.gathering import Gatherer
 from pipefs.oserrors import as_os_errors
 from pipefs.reaches import Reaches
 from pipefs.reaching import PIECE_BYTES, Reach
@@ -31,6 +31,14 @@ _AT_ONCE = 16
 """Requests for many ranges or files at once."""
 _ROUND_BYTES = 4 * PIECE_BYTES
 """Of a file that is copied here: in memory at once."""
+_FSSPEC_OPTIONS = {
+    "use_listings_cache",
+    "listings_expiry_time",
+    "max_paths",
+    "asynchronous",
+    "loop",
+}
+"""What fsspec itself may pass to any file system."""
 _TYPES = {"dir": "directory", "file": "file"}
 
 
@@ -52,11 +60,13 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         meant: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
+        if strange := sorted(kwargs.keys() - _FSSPEC_OPTIONS):
+            raise TypeError(f"pipefs:// has no option {', '.join(strange)}")
         super().__init__(**kwargs)
         self._first = pipe
         hints = {pipe: meant} if meant else {}
         self._reaches = Reaches(profile, system, pipes or {}, snapshots or {}, hints)
-        self._gatherers = threading.local()
+        self._gatherer = Gatherer()
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {k: v for k, v in self.storage_options.items() if k != "meant"}
@@ -318,7 +328,7 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         item = self._item(rpath)
         if outfile is not None:
             self._copy_out(rpath, item, outfile, callback)
-        elif not self._gathered("get", (rpath, lpath, item)):
+        elif not self._gatherer.took("get", (rpath, lpath, item)):
             self._fetch(rpath, lpath, item, callback)
 
     def _fetch(self, rpath: str, lpath: Any, item: Item, callback: Any) -> None:
@@ -364,15 +374,9 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     @contextmanager
     def _gathering(self, what: str, *paths: Any) -> Iterator[list[Any]]:
-        """Inside the block single steps of this kind are gathered, to be done later, all at once.
-        What is looked up of these paths' pipes costs little meanwhile."""
-        found: list[Any] = []
-        setattr(self._gatherers, what, found)
-        try:
-            with self._looking(*paths):
-                yield found
-        finally:
-            delattr(self._gatherers, what)
+        """Gather steps of a kind. To look up paths of these pipes costs little meanwhile."""
+        with self._gatherer.gathering(what) as found, self._looking(*paths):
+            yield found
 
     @contextmanager
     def _looking(self, *paths: Any) -> Iterator[None]:
@@ -385,10 +389,3 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
                 with as_os_errors(name):
                     opened.enter_context(self._reaches.get(name).present())
             yield
-
-    def _gathered(self, what: str, step: Any) -> bool:
-        """Whether a step was gathered, and is not to be done now."""
-        found = getattr(self._gatherers, what, None)
-        if found is not None:
-            found.append(step)
-        return found is not None

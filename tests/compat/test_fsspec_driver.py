@@ -206,6 +206,8 @@ def test_links_are_what_they_lead_to(fs: PipeFileSystem, machine: Machine) -> No
 
 
 def test_errors_say_what_to_do(fs: PipeFileSystem) -> None:
+    with pytest.raises(TypeError, match="no option pips"):
+        PipeFileSystem(pips={})
     with pytest.raises(FileNotFoundError, match="pipefs list"):
         fs.ls("q")
     with pytest.raises(FileNotFoundError, match="no snapshot"):
