@@ -32,7 +32,7 @@ _NOTHING_SAID = {b"user.pipefs-meta": b"{}"}
 Planner = Callable[[Now], list[Change]]
 
 _AT_ONCE = 16
-_FOLDER_MODE = 0o755
+_FOLDER_MODE, _PLAIN_MODE = 0o755, 0o644
 _IN_MEMORY_BYTES = 32 << 20
 
 
@@ -197,7 +197,7 @@ class Alterer:
                             body,
                             metadata=one.item.metadata,
                             mtime_ns=one.item.mtime_ns,
-                            mode=one.item.mode,
+                            mode=_PLAIN_MODE if one.item.mode is None else one.item.mode,
                         )
                     ]
                 )

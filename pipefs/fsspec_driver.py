@@ -130,8 +130,6 @@ class PipeFileSystem(ReadingFileSystem):
             self._alterer(path).touch(self._writable(path))
 
     def _publish_files(self, files: Sequence[PipeWriter], *, atomic: bool = False) -> None:
-        for file in files:
-            file.body.seek(0)
         self._publish([(f.path, f.publication(self._writable(f.path))) for f in files], atomic)
 
     def _publish(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipefs.reaching import Reach
     from pipefs.replicated import Item
 
+PLAIN_MODE = 0o644
 IN_MEMORY_BYTES = 32 << 20
 """What is written stays in memory up to here."""
 
@@ -59,11 +60,22 @@ def _reopened(
     return file
 
 
+def publication_of(path: str, body: IO[bytes], like: Item | None, **told: Any) -> Publication:
+    """A temporary file to be put: with the mode of `like`, and not with its own, which is nobody
+    else's to read."""
+    size = body.seek(0, io.SEEK_END)
+    body.seek(0)
+    mode = like.mode if like is not None else None
+    if size <= IN_MEMORY_BYTES:
+        return Publication(path, body.read(), mode=mode, **told)
+    return Publication(path, body, mode=PLAIN_MODE if mode is None else mode, **told)
+
+
 class PipeWriter(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """A file being written.
 
     Args:
-        base: what is there now, for who appends.
+        base: what is there now.
         expected, metadata: as of `Publication`.
     """
 
@@ -78,6 +90,7 @@ class PipeWriter(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no t
         metadata: Mapping[str, str] | None,
         **kwargs: Any,
     ) -> None:
+        self.base = base
         self.expected = expected
         self.metadata = metadata
         self.body: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
@@ -90,7 +103,9 @@ class PipeWriter(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no t
 
     def publication(self, path: str) -> Publication:
         """What was written, to be put at a path of the pipe."""
-        return Publication(path, self.body, metadata=self.metadata, expected=self.expected)
+        return publication_of(
+            path, self.body, self.base, metadata=self.metadata, expected=self.expected
+        )
 
     def _initiate_upload(self) -> None:
         pass

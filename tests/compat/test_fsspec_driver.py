@@ -166,11 +166,18 @@ def test_appending_takes_the_place_of_what_was_read(fs: PipeFileSystem, store: L
     assert fs.cat("p/fresh") == b"1"
 
 
-def test_metadata_and_folders(fs: PipeFileSystem, store: LocalStore) -> None:
+def test_metadata_modes_and_folders(fs: PipeFileSystem, store: LocalStore, tmp_path: Path) -> None:
     with fs.open("p/m", "wb", metadata={"author": "maria"}) as file:
         file.write(b"1")
     assert fs.info("p/m")["metadata"] == {"author": "maria"}
     assert store.head("m").metadata["author"] == "maria"
+    assert fs.info("p/m")["mode"] is None  # as a mount shows what has none
+    (tmp_path / "mine").write_bytes(b"1")
+    (tmp_path / "mine").chmod(0o600)
+    fs.put_file(str(tmp_path / "mine"), "p/m2")
+    with fs.open("p/m2", "wb") as file:
+        file.write(b"2")
+    assert fs.info("p/m2")["mode"] == 0o600
     fs.makedirs("p/x/y")
     with pytest.raises(FileExistsError):
         fs.makedirs("p/x/y")
