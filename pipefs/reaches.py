@@ -57,7 +57,7 @@ class Reaches:
         self._hints = dict(hints)
         self._used: set[tuple[str, str]] = set()
         self._home: tuple[tuple[str | None, ...], Home, float] | None = None
-        self._found: dict[str, tuple[Home, Reach, float]] = {}
+        self._found: dict[str, tuple[tuple[Home, int], Reach, float]] = {}
 
     def home(self) -> Home:
         """Where this user's pipes and caches are. Looked up anew each second: a test, or a
@@ -76,11 +76,11 @@ class Reaches:
         """
         check_name(name)
         home = self.home()
-        found = self._found.get(name)
-        if found is not None and found[0] == home and time.monotonic() < found[2]:
+        found, here = self._found.get(name), (home, os.getpid())
+        if found is not None and found[0] == here and time.monotonic() < found[2]:
             return found[1]
         reach = _shared(home, self._pipe(home, name))
-        self._found[name] = home, reach, time.monotonic() + _LOOKED_S
+        self._found[name] = here, reach, time.monotonic() + _LOOKED_S
         return reach
 
     def _pipe(self, home: Home, name: str) -> Pipe:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import multiprocessing
 import pickle
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -262,6 +264,27 @@ def test_a_url_means_the_newest_snapshot_and_what_it_opened_keeps_its_own(
     second, _ = fsspec.core.url_to_fs("pipefs://p@latest/a.csv")
     assert (first.cat(path), second.cat(path)) == (b"x\n1\n", b"newer")
     assert pickle.loads(pickle.dumps(first)).cat(path) == b"x\n1\n"
+
+
+def _read_on(fs: PipeFileSystem, path: str, mine: Reach, out: Any) -> None:
+    out.send((fs.cat(path), fs._reach_of(path) is mine))
+
+
+def test_a_forked_process_opens_its_own(fs: PipeFileSystem) -> None:
+    assert fs.cat("p@v1/a.csv") == b"x\n1\n"
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("fork")
+    for path in ("p@v1/a.csv", "p/a.csv"):
+        worker = context.Process(target=_read_on, args=(fs, path, fs._reach_of(path), there))
+        worker.start()
+        assert here.poll(60) and here.recv() == (fs.cat(path), False)
+        worker.join()
+
+
+def test_the_protocol_is_an_entry_point() -> None:
+    text = (Path(__file__).parents[2] / "setup.py").read_text()
+    (said,) = re.findall(r'"fsspec.specs": \["pipefs = ([\w.]+):(\w+)"\]', text)
+    assert getattr(importlib.import_module(said[0]), said[1]) is PipeFileSystem
 
 
 def test_an_open_file_pickles_too(fs: PipeFileSystem) -> None:
