@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
+from pipefs.errors import PipefsError
 from pipefs.objects import formats as f
 from pipefs.preview import tables, texts
 from pipefs.preview.shown import Read
@@ -67,7 +68,8 @@ def _header(text: str, form: str, *, whole: bool) -> Sequence[str]:
 def _columns(read: Read, size: int, form: str) -> Sequence[str]:
     try:
         return tables.columns_of(read, size, form)
-    except ImportError:
-        return ()  # without pyarrow it is found by its name
-    except (ValueError, OSError, KeyError, TypeError):
+    except PipefsError:
+        raise
+    except Exception:
+        # Damaged, or pyarrow is missing, whose errors are of many kinds: it is found by its name.
         return ()

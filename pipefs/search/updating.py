@@ -17,7 +17,7 @@ from datetime import datetime
 from pipefs.catalog import OPS, Catalog
 from pipefs.commits import CommitLog, LogReplaced, Position
 from pipefs.descriptor import who
-from pipefs.errors import Corrupt, NotFound, Unsupported
+from pipefs.errors import AccessDenied, Corrupt, NotFound, Unsupported
 from pipefs.keys import names_of
 from pipefs.objects.metadata import meta_of
 from pipefs.past.levels import is_hidden
@@ -173,8 +173,9 @@ class Updater:
             if todo.what & CONTENT:
                 names, text = words_of(item.path, item.size, _reader(store, item))
                 columns = list(names)
-        except NotFound:
-            pass  # the version is gone; so will its row be
+        except (NotFound, AccessDenied, Corrupt, Unsupported) as e:
+            # Of this file alone: it is gone, or not to be read by us. It is found by its name.
+            log.info("%s is not searched: %s", item.path, e)
         return columns, text, metadata
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from pipefs.cli.main import cli
 from pipefs.commits import Change
-from pipefs.errors import StoreUnavailable, UsageError
+from pipefs.errors import AccessDenied, StoreUnavailable, UsageError
 from pipefs.outbox import wire_xattrs
 from pipefs.replica import Replica
 from pipefs.search.finding import Hits, search
@@ -182,6 +182,25 @@ def _cut_off(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("get", "head", "list", "list_versions"):
         monkeypatch.setattr(replica.store, name, away)
+
+
+def test_a_file_that_cannot_be_read_is_found_by_its_name(
+    filled: Machine, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.write("broken.parquet", b"PAR1 no footer PAR1")
+    filled.sync()
+    get = replica.store.get
+
+    def denied(key: str, *rest: object) -> bytes:
+        if key == "LICENSE":
+            raise AccessDenied("not yours")
+        return get(key, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(replica.store, "get", denied)
+    hits = find(replica, "license")
+    assert [h.path for h in hits] == ["LICENSE"] and not hits.offline and not hits.waiting
+    assert paths(replica, "broken") == ["broken.parquet"]
+    assert paths(replica, "hereby") == []
 
 
 def test_a_damaged_index_is_made_anew(filled: Machine, replica: Replica) -> None:
