@@ -66,6 +66,8 @@ class Finisher:
     def follow(self, follows: Sequence[Follow]) -> None:
         """Copy objects to their paths' keys, tell it, and delete the old ones. What somebody else
         put at such a key stays: then the file keeps its old key."""
+        if not follows:
+            return
         moves: list[tuple[Item, Follow, str]] = []
         with self._replica.opened(listing=False) as now:
             for follow in follows:
