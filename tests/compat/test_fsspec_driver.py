@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from pipefs import reaching, replicated
 from pipefs.commits import CommitLog
 from pipefs.fsspec_driver import PipeFileSystem
 from pipefs.home import resolve_home
@@ -24,6 +25,7 @@ from pipefs.registry import Registry
 from pipefs.stores.local import LocalStore
 from tests.machines import Machine
 from tests.pasts import open_past, put_files, take
+from tests.promises.promised import promise
 
 
 @pytest.fixture
@@ -54,7 +56,15 @@ def commits(store: LocalStore) -> int:
     return CommitLog(store, author="t", writer="t").last_number()
 
 
-def test_present_and_past_by_one_url(fs: PipeFileSystem) -> None:
+@promise(
+    "url-present",
+    "`pipefs://NAME/PATH` is the present as the commits tell it, at most a second old: "
+    "what a mount has not sent up yet is not in it, and what other tools wrote as of a "
+    "listing, at most five minutes old.",
+)
+def test_present_and_past_by_one_url(
+    fs: PipeFileSystem, store: LocalStore, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert fs.cat("p/a.csv") == b"x\n2\n"
     assert fs.cat("p@v1/a.csv") == fs.cat("p@latest/a.csv") == b"x\n1\n"
     assert fs.find("p@v1") == ["p@v1/a.csv", "p@v1/d/b.csv", "p@v1/d/e/c.txt"]
@@ -77,8 +87,22 @@ def test_present_and_past_by_one_url(fs: PipeFileSystem) -> None:
         "mtime": 0,
         "mode": None,
     }
+    monkeypatch.setattr(reaching, "FRESH_S", 0.0)
+    machine.reconcile()
+    machine.write("new.csv", b"1")
+    assert not fs.exists("p/new.csv")
+    machine.sync()
+    assert fs.exists("p/new.csv")
+    store.put("of-another-tool", b"1")
+    assert not fs.exists("p/of-another-tool")
+    monkeypatch.setattr(replicated, "STALE_S", 0.0)
+    assert fs.exists("p/of-another-tool")
 
 
+@promise(
+    "url-version",
+    "A file opened by a URL is one version to its end, whatever happens to its path.",
+)
 def test_an_open_file_is_one_version(fs: PipeFileSystem, store: LocalStore) -> None:
     with fs.open("p/a.csv", block_size=2) as file:
         assert file.read(2) == b"x\n"
@@ -87,6 +111,11 @@ def test_an_open_file_is_one_version(fs: PipeFileSystem, store: LocalStore) -> N
     assert fs.cat("p/a.csv") == b"y" * 100
 
 
+@promise(
+    "url-past",
+    "`pipefs://NAME@SNAP/PATH` is a snapshot or a moment, which never changes: to write "
+    "there is `EROFS`.",
+)
 def test_the_past_never_changes(fs: PipeFileSystem) -> None:
     for change in (
         lambda: fs.pipe("p@v1/a.csv", b"1"),
@@ -130,6 +159,11 @@ def test_many_files_are_one_commit(
     assert len(list((tmp_path / "back").iterdir())) == 30
 
 
+@promise(
+    "url-together",
+    "Files written in one `with fs.transaction` are announced by one commit a pipe, so "
+    "another machine sees all of them or none.",
+)
 def test_a_transaction_is_seen_whole_or_not(fs: PipeFileSystem, store: LocalStore) -> None:
     fs.ls("p")
     before = commits(store)
@@ -147,6 +181,11 @@ def test_a_transaction_is_seen_whole_or_not(fs: PipeFileSystem, store: LocalStor
     assert not fs.exists("p/t/3")
 
 
+@promise(
+    "url-write",
+    "What is written to a URL is in the store and shows on every machine when it is "
+    "closed, whole; what an error in its `with` block cut short is not there at all.",
+)
 def test_what_an_error_cut_short_is_not_published(fs: PipeFileSystem) -> None:
     with pytest.raises(KeyError), fs.open("p/half", "wb") as file:
         file.write(b"half")
@@ -154,6 +193,11 @@ def test_what_an_error_cut_short_is_not_published(fs: PipeFileSystem) -> None:
     assert not fs.exists("p/half")
 
 
+@promise(
+    "url-append",
+    "What is appended by a URL takes the place of the version that it was read from; when "
+    "that was changed meanwhile the new one stays, and the append is `ESTALE`.",
+)
 def test_appending_takes_the_place_of_what_was_read(fs: PipeFileSystem, store: LocalStore) -> None:
     with fs.open("p/a.csv", "ab") as file:
         assert file.tell() == 4
@@ -255,6 +299,12 @@ def test_another_process_needs_no_registry_and_means_the_same_snapshot(
     assert pickle.loads(pickled).cat("p/a.csv") == b"newer"
 
 
+@promise(
+    "url-pinned",
+    "A file system that fsspec made for a URL means one snapshot for good, also by "
+    "`latest`, and so does its copy in another process, which needs neither registry nor "
+    "daemon.",
+)
 def test_a_url_means_the_newest_snapshot_and_what_it_opened_keeps_its_own(
     store: LocalStore,
 ) -> None:

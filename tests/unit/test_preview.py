@@ -22,6 +22,7 @@ from pipefs.preview.showing import preview
 from pipefs.preview.shown import HEAD_BYTES, Shown
 from pipefs.stores.local import LocalStore
 from tests.pasts import open_past, put_files, take
+from tests.promises.promised import promise
 
 
 def look(data: bytes, name: str, count: int = 20) -> Shown:
@@ -36,6 +37,12 @@ def test_csv_has_its_rows_and_columns() -> None:
     assert look(gzip.compress(b"a\tb\n1\t2\n"), "s.tsv.gz").rows == [["1", "2"]]
 
 
+@promise(
+    "preview-bounded",
+    "`pipefs preview` reads 256 KiB of a file, of a notebook 8 MiB, and of Parquet the "
+    "footer and the pages of the rows it shows; nothing in a file makes it fail, or moves "
+    "the cursor.",
+)
 def test_of_a_long_csv_the_beginning_is_read_and_rows_are_estimated() -> None:
     data = b"a,b\n" + b"1,2\n" * 1_000_000
     asked = 0

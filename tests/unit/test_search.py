@@ -23,6 +23,7 @@ from pipefs.search.words import fts_query
 from pipefs.stores.local import LocalStore
 from tests.machines import Machine
 from tests.pasts import open_past, put_files, take
+from tests.promises.promised import promise
 from tests.replicas import replica_of, requests
 
 
@@ -118,6 +119,11 @@ def test_t4_16_messages_of_snapshots_are_found(store: LocalStore, replica: Repli
     assert [h.kind for h in find(replica, "rmse:0.5")] == ["snapshot"]
 
 
+@promise(
+    "search-current",
+    "`pipefs search` finds what the pipe has when it is called, by names, metadata, names "
+    "of columns, text and messages of snapshots, and what was deleted by where it was.",
+)
 def test_t4_16_what_is_gone_is_found_where_it_was(
     machine: Machine, store: LocalStore, replica: Replica
 ) -> None:
@@ -161,6 +167,10 @@ def test_a_renamed_folder_takes_what_is_in_it_along(filled: Machine, replica: Re
     assert "notes" not in [h.path for h in find(replica, "notes")]
 
 
+@promise(
+    "search-offline",
+    "Without the store `pipefs search` finds what is indexed on this machine, and says as of when.",
+)
 def test_without_the_store_what_is_indexed_is_found(
     filled: Machine, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
