@@ -173,13 +173,15 @@ class Reach:
 
     def _found(self, what: str, path: str, look: Callable[[Now], Found]) -> Found:
         """What `look` finds in the present, which it is not asked twice while that is fresh."""
-        if self._is_fresh() and (what, path) in self._kept:
-            known: Found = self._kept[what, path]
-            return known
+        if self._is_fresh():
+            # One look: another thread may follow, and begin a new one, at any time.
+            known: Found | None = self._kept.get((what, path))
+            if known is not None:
+                return known
         with self.present() as now:
             kept = self._kept
             if len(kept) > _KEPT:
-                kept.clear()
+                kept = self._kept = {}
             found = kept[what, path] = look(now)
             return found
 

@@ -122,11 +122,11 @@ def test_dask_processes_read_one_pinned_snapshot(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
         )
     with cluster, Client(cluster):
-        plan = dd.read_parquet("pipefs://sales@latest/*.parquet", filesystem="fsspec")
+        plan = dd.read_parquet("pipefs://sales@latest/*.parquet")
         fs.pipe("sales/q1.parquet", b"replaced meanwhile")
         snapshot(fs, store, "later")
         sums = plan.groupby("q").revenue.sum().compute()
-        lines = dd.read_parquet("pipefs://sales@books/*.parquet", filesystem="fsspec")
-        lines.to_parquet("pipefs://sales/out", filesystem=fs)
+        lines = dd.read_parquet("pipefs://sales@books/*.parquet")
+        lines.to_parquet("pipefs://sales/out")
     assert sums.to_dict() == {n: int(quarter(n).revenue.sum()) for n in range(1, 5)}
     assert len(pd.read_parquet("pipefs://sales/out")) == 4000

@@ -357,6 +357,20 @@ def test_threads_share_what_they_read_by(store: LocalStore) -> None:
     assert len({id(reach) for reach in found}) == 1
 
 
+def test_fsspecs_own_caches_stand_on_top(fs: PipeFileSystem, tmp_path: Path) -> None:
+    options = {"filecache": {"cache_storage": str(tmp_path / "cache"), "check_files": True}}
+    for path, before, after in [
+        ("p@v1/d/e/c.txt", b"hello", b"hello"),
+        ("p/a.csv", b"x\n2\n", b"x\n3\n"),
+    ]:
+        with fsspec.open(f"filecache::pipefs://{path}", **options) as file:
+            assert file.read() == before
+        fs.pipe("p/a.csv", b"x\n3\n")
+        with fsspec.open(f"filecache::pipefs://{path}", **options) as file:
+            assert file.read() == after
+        fs.pipe("p/a.csv", b"x\n2\n")
+
+
 def test_pipes_can_be_named_without_a_registry(store: LocalStore, ram_path: Path) -> None:
     place = (ram_path / "store").as_uri()
     options = {"pipes": {"other": place}}
