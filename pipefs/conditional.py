@@ -7,10 +7,12 @@ expects to be current; another one is `PreconditionFailed`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 
 from pipefs.errors import NotFound, PreconditionFailed
 from pipefs.records import Content
@@ -33,6 +35,25 @@ class ConditionalStore:
     def __init__(self, store: Store, capabilities: Callable[[], Capabilities]) -> None:
         self._store = store
         self.capabilities = capabilities
+        self._lock = threading.Lock()  # protects the set below; a leaf
+        self._busy: set[str] = set()
+
+    @contextlib.contextmanager
+    def alone(self, key: str) -> Iterator[bool]:
+        """One request at a time puts something at a key: what is there is known only between them.
+
+        Yields:
+            Whether nobody else is at it; else the caller leaves the key alone and comes again.
+        """
+        with self._lock:
+            free = key not in self._busy
+            self._busy.add(key)
+        try:
+            yield free
+        finally:
+            if free:
+                with self._lock:
+                    self._busy.discard(key)
 
     def current(self, key: str) -> ObjectVersion | None:
         """What is at a key now, or None."""

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from pipefs import acl, links, tree
+from pipefs import acl, latest, links, tree
 from pipefs.db import Txn, View
 from pipefs.inodes import InoSource
 from pipefs.keys import MAX_NAME_BYTES, MAX_PATH_BYTES, is_natural, stands_for_a_path
@@ -195,7 +195,8 @@ def _remove_last(t: Txn, parent: int, name: bytes, node: Inode, now: int) -> Non
 
 def want_gone(t: Txn, content: Content) -> None:
     """The object should be deleted in the store, if it still is this version then."""
-    t.put("gone", key_id(content.key), encode(content))
+    if not latest.was_replaced(t, content):
+        t.put("gone", key_id(content.key), encode(content))
 
 
 def want_marker(t: Txn, ino: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipefs import buried, outbox, tree
+from pipefs import buried, latest, outbox, tree
 from pipefs.attributes import change_of
 from pipefs.commits import Change
 from pipefs.db import View
@@ -53,7 +53,7 @@ def is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
     raw = v.get("gone", key_id(found.key))
     if raw is not None and decode_content(raw).etag == found.etag:
         return True
-    if buried.has(v, found) or _is_copy_of_parked(node, found):
+    if latest.is_latest(v, found) or buried.has(v, found) or _is_copy_of_parked(node, found):
         return True
     live = tree.walk(v, names_of(found.key))
     raw = v.get("bykey", key_id(found.key))

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from pipefs import links, namespace, tree
+from pipefs import latest, links, namespace, tree
 from pipefs.attributes import metadata_of
 from pipefs.conditional import ConditionalStore
 from pipefs.content import ContentReader
@@ -163,12 +163,16 @@ class Relocator:
             other = occupant(t, key, ino)
             if other is not None and makes_way(t, other, ino):
                 return False
+        with self._store.alone(key) as free:
+            return free and self._move(node, other, key)
+
+    def _move(self, node: Inode, other: Inode | None, key: str) -> bool:
         if other is not None and other.content is not None:
             # What a file remembers is what its key has: else it could not be renamed back to it,
             # and without versions its bytes would be gone. They wait elsewhere for their turn.
             self._copy(other, other.content, f"{PARKED}{uuid.uuid4().hex}", None)
         with self._db.view() as v:
-            expected = expected_at(v, key, None, ino)
+            expected = expected_at(v, key, None, node.ino)
         assert node.content is not None
         self._copy(node, node.content, key, expected)
         return True
@@ -203,8 +207,7 @@ class Relocator:
         self._reader.share_blocks(old.ref(), new.ref())
         with self._db.update() as t:
             live = tree.inode(t, node.ino)
-            landed(t, key)
-            t.delete("gone", key_id(key))
+            landed(t, new, expected)
             if live is None or not live.parent or not old.same_version(live.content):
                 namespace.want_gone(t, new)
                 return
@@ -216,6 +219,8 @@ class Relocator:
             follow_name(t, node.ino, new)
             remember_path(t, node.ino, key)
             namespace.want_gone(t, old)
+            if not t.count("relocate"):
+                latest.forget(t)
 
     def _copied_before(self, node: Inode, old: Content, key: str) -> ObjectVersion | None:
         """This very copy, if it landed though its answer was lost."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pipefs import tree
+from pipefs import latest, tree
 from pipefs.db import StateDB, Txn, View
 from pipefs.records import Content, Dirty, encode, ino_key, key_id
 from pipefs.stores.base import WRITE_ID_KEY
@@ -51,9 +51,11 @@ def will_send(db: StateDB, sent: Sent) -> None:
         t.put("sent", key_id(sent.key), encode(sent))
 
 
-def landed(t: Txn, key: str) -> None:
-    """The landing is recorded in this update."""
-    t.delete("sent", key_id(key))
+def landed(t: Txn, content: Content, expected: Content | None) -> None:
+    """The landing of a version in the place of `expected` is recorded in this update."""
+    t.delete("sent", key_id(content.key))
+    t.delete("gone", key_id(content.key))
+    latest.note(t, content, expected)
 
 
 def left_over(v: View, limit: int) -> list[Sent]:
@@ -75,7 +77,7 @@ def settle(t: Txn, sent: Sent, found: ObjectVersion | None) -> None:
     """What became of it is known: an object that nobody needs should go."""
     if row(t, sent.key) != sent:
         return
-    landed(t, sent.key)
+    t.delete("sent", key_id(sent.key))
     node = tree.inode(t, sent.ino)
     known = node.content if node is not None else None
     if not sent.is_it(found) or found is None:

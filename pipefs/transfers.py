@@ -120,11 +120,32 @@ class Transfers:
         if source is None:
             self._files.complete(ino)
         with self._db.view() as v:
+            key = self._key_of(v, ino)
+        if not key:
+            return False
+        with self._store.alone(key) as free:
+            return free and self._send(ino, mark, key, source, progress)
+
+    def _key_of(self, v: View, ino: int) -> str:
+        """Where this file's object belongs; "" where it has no business in the store."""
+        node = tree.overlay_inode(v, ino)
+        names = tree.names_to(v, ino) if node is not None else None
+        if node is None or not names or links.all_local(v, node, names, self.policy.stays_local):
+            return ""
+        return tree.key_for(v, names)
+
+    def _send(
+        self,
+        ino: int,
+        mark: Staging,
+        key: str,
+        source: Content | None,
+        progress: Callable[[int], None],
+    ) -> bool:
+        with self._db.view() as v:
             node = tree.overlay_inode(v, ino)
-            names = tree.names_to(v, ino) if node is not None else None
-            if node is None or not names or self._stays_local(v, node, names):
-                return False
-            key = tree.key_for(v, names)
+            if node is None or self._key_of(v, ino) != key:
+                return False  # renamed just now
             other = occupant(v, key, ino)
             versioned = self._store.capabilities().versioning
             if other is not None and (not versioned or is_moving(v, other)):
@@ -139,16 +160,14 @@ class Transfers:
             content = self._copy_in_store(ino, source, key, metadata, expected)
             if content is None:
                 body = FileBody(fd, st.st_size, lambda: self._files.cancelled(ino), progress)
-                done = self._store.put(key, body, metadata, content_type_of(names[-1]), expected)
+                kind = content_type_of(node.name)
+                done = self._store.put(key, body, metadata, kind, expected)
                 content = Content(key, done.version_id, done.etag, st.st_size)
                 content = self._cache_file(content, fd)
         finally:
             os.close(fd)
-        self._record_upload(mark, key, content)
+        self._record_upload(mark, content, expected)
         return True
-
-    def _stays_local(self, v: View, node: Inode, names: list[bytes]) -> bool:
-        return links.all_local(v, node, names, self.policy.stays_local)
 
     def _source_of(self, ino: int) -> Content | None:
         """The version that this file is an untouched copy of, if the store keeps versions."""
@@ -197,10 +216,12 @@ class Transfers:
 
     def settle(self, sent: Sent) -> bool:
         """Find out what became of a request; True: settled."""
-        found = self._store.current(sent.key)
-        with self._db.update() as t:
-            settle(t, sent, found)
-        return True
+        with self._store.alone(sent.key) as free:
+            if free:
+                found = self._store.current(sent.key)
+                with self._db.update() as t:
+                    settle(t, sent, found)
+        return free
 
     def _cache_file(self, content: Content, fd: int) -> Content:
         """Keep the blocks of what just went up, so that it is not fetched back; the same content
@@ -228,19 +249,18 @@ class Transfers:
         """One id for each sealed generation, the same on every try of it."""
         return f"{mark.write_id}-{mark.closed_ns:x}"
 
-    def _record_upload(self, mark: Staging, key: str, content: Content) -> None:
+    def _record_upload(self, mark: Staging, content: Content, expected: Content | None) -> None:
         with self._db.update() as t:
             before = tree.overlay_inode(t, mark.ino)
             newest = self._files.uploaded(t, mark, content)
-            landed(t, key)
-            t.delete("gone", key_id(key))
+            landed(t, content, expected)
             if before is None or not before.parent:
                 namespace.want_gone(t, content)  # removed while it went up
             else:
-                if before.content is not None and before.content.key != key:
+                if before.content is not None and before.content.key != content.key:
                     namespace.want_gone(t, before.content)
                 follow_name(t, mark.ino, content)
-                remember_path(t, mark.ino, key)
+                remember_path(t, mark.ino, content.key)
         self._last_version[mark.ino] = self._clock()
         self._waiting_since.pop(mark.ino, None)
         if len(self._last_version) > 10_000:
@@ -278,25 +298,24 @@ class Transfers:
                 return True
             content = decode_content(raw)
             owner = self._owner(v, content)
+            # In the same view: its object may land at another key in the next moment.
+            waits = owner is not None and self._will_replace(v, owner)
         if owner is not None:
-            if owner.dirty & Dirty.CONTENT or self._is_waiting(owner.ino):
-                return False
-            self._settled(content)
-            return True
+            return not waits and self._settled(content)
         if not content.key.endswith("/") and self._held_back():
             return False
         try:
             self._store.delete(content)
         except PreconditionFailed:
             log.info("%s: changed by somebody else, not deleted", content.key)
-        self._settled(content)
-        return True
+        return self._settled(content)
 
-    def _settled(self, content: Content) -> None:
+    def _settled(self, content: Content) -> bool:
         with self._db.update() as t:
             raw = t.get("gone", key_id(content.key))
             if raw is not None and decode_content(raw) == content:
                 t.delete("gone", key_id(content.key))
+        return True
 
     @staticmethod
     def _owner(v: View, content: Content) -> Inode | None:
@@ -311,9 +330,9 @@ class Transfers:
             return None
         return other if other.content.same_version(content) else None
 
-    def _is_waiting(self, ino: int) -> bool:
-        with self._db.view() as v:
-            return v.has("relocate", ino_key(ino))
+    @staticmethod
+    def _will_replace(v: View, owner: Inode) -> bool:
+        return bool(owner.dirty & Dirty.CONTENT) or v.has("relocate", ino_key(owner.ino))
 
     def _held_back(self) -> bool:
         """Without versions an object that a copy still needs must not go before the copy."""

@@ -47,6 +47,7 @@ TABLES = (
     "ready",  # ino → b"": overlay inodes a commit may announce
     "staging",  # ino → Staging                    files with local bytes
     "gone",  # key_id → Content                       objects to delete in the store
+    "latest",  # key_id → Latest: see `pipefs.latest`
     "sent",  # key_id → Sent: puts and copies whose landing is not recorded yet
     "relocate",  # ino → b""                       subtrees whose keys lag behind a rename
     "orphans",  # ino → b""                        no name any more, perhaps still open

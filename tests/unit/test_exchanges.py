@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
+from pipefs.stores.wrap import FaultStore
 from tests.machines import Machine, UnversionedStore, objects, sync_all
+from tests.threaded import running
 
 SEEDS = range(12)
 NAMES = ["x", "y", "z"]
@@ -99,3 +102,24 @@ def test_whatever_lies_between_the_exchanges_every_name_has_its_bytes(
         assert not machine.volume.conflicts()
     finally:
         other.close()
+
+
+def test_beside_uploads_and_snapshots_nothing_is_taken_for_somebody_elses(tmp_path: Path) -> None:
+    """The objects of a thousand exchanges are under way in several threads at once."""
+    store = FaultStore(LocalStore(tmp_path / "store"))
+    with running(tmp_path / "here", store) as daemon:
+        machine = daemon.machine
+        for name in NAMES:
+            machine.write(name, name.encode())
+        daemon.flush()
+        bytes_of = {machine.ino(name): name.encode() for name in NAMES}
+        draw = random.Random(1)
+        for n in range(1000):
+            machine.swap(*draw.sample(NAMES, 2))
+            if n % 10 == 0:
+                daemon.syncer.poke()
+                time.sleep(0.01)
+            assert {machine.ino(n): machine.read(n) for n in NAMES} == bytes_of
+        daemon.flush()
+        assert machine.tree() == objects(store)
+        assert {machine.ino(n): machine.read(n) for n in NAMES} == bytes_of

@@ -3,91 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pipefs.cli.output import saved_text
 from pipefs.errors import AccessDenied, PipefsError, ServerFault, StoreError, TimedOut
-from pipefs.protocol import MountStatus
 from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import FaultStore
-from pipefsd import report
-from pipefsd.outboxes import Outbox
-from pipefsd.syncer import Health, Syncer
-from pipefsd.uploader import Uploader
-from tests.machines import Machine
 from tests.mounted import eventually
+from tests.threaded import Daemon, running
 
 ALWAYS = 1 << 30
 
 
-@dataclass
-class Daemon:
-    """One pipe's threads, without a mount."""
-
-    machine: Machine
-    store: FaultStore
-    uploader: Uploader
-    syncer: Syncer
-    health: Health
-    outbox: Outbox
-
-    def flush(self, timeout_s: float | None = None) -> None:
-        self.outbox.flush(timeout_s, lambda _left: None)
-
-    def status(self) -> MountStatus:
-        return report.status(
-            "p",
-            self.machine.volume,
-            self.machine.volume.outbox(),
-            sending=self.uploader.sending(),
-            refused=self.uploader.refusals(),
-            cache=self.machine.cache.stats(),
-            place=self.machine.follower.position(),
-            health=self.health,
-            capabilities=self.machine.capabilities,
-            read_only=False,
-            warnings=[],
-            checked_out=None,
-        )
-
-
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    store = FaultStore(LocalStore(tmp_path / "store"))
-    machine, health = Machine(tmp_path / "here", store), Health()
-    syncer = Syncer(
-        machine.volume,
-        machine.follower,
-        health,
-        on_effects=lambda _effects: None,
-        on_new_log=lambda: None,
-        refresh_interval_s=3600,
-        may_write=lambda: True,
-    )
-    uploader = Uploader(
-        machine.transfers,
-        machine.relocator,
-        machine.volume.files,
-        on_conflict=syncer.look_at,
-        on_landed=syncer.poke,
-        on_trouble=health.transfer,
-        may_write=lambda: True,
-        requests=lambda: 0,
-    )
-    outbox = Outbox(
-        "p", machine.volume, machine.transfers.policy, uploader, syncer, health, lambda: True
-    )
-    uploader.start()
-    syncer.start()
-    try:
-        yield Daemon(machine, store, uploader, syncer, health, outbox)
-    finally:
-        uploader.stop()
-        syncer.stop()
-        machine.close()
+    with running(tmp_path / "here", FaultStore(LocalStore(tmp_path / "store"))) as made:
+        yield made
 
 
 def fault() -> PipefsError:
