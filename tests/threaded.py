@@ -44,6 +44,7 @@ class Daemon:
             read_only=False,
             warnings=[],
             checked_out=None,
+            pinned=(0, 0, 0),
         )
 
 
