@@ -32,7 +32,7 @@ pytest: $(VENV)/.ready
 	$(BIN)/python -m pytest tests -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 fast: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/layout tests/unit $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/layout tests/unit tests/api $(PYTEST_ARGS)
 
 demo: $(DEMO_VENV)/.ready             ## the product, end to end, on real data
 	$(DEMO_VENV)/bin/pipefs demo $(DEMO_ARGS)

@@ -16,6 +16,7 @@ setup(
     python_requires=">=3.11",
     packages=[
         "pipefs",
+        "pipefs.api",
         "pipefs.cache",
         "pipefs.cli",
         "pipefs.folder",

@@ -37,6 +37,7 @@ from pipefs.past.views import PastView
 from pipefs.registry import Pipe
 from pipefs.replica import Item, Now, Replica
 from pipefs.replicated import item_of, to_names, to_path
+from pipefs.types import Credentials
 
 Found = TypeVar("Found")
 
@@ -64,10 +65,11 @@ _TRAVELS = (
 class Reach:
     """One pipe. A snapshot is named as everywhere, or by what `meant` gives."""
 
-    def __init__(self, home: Home, pipe: Pipe) -> None:
+    def __init__(self, home: Home, pipe: Pipe, *, credentials: Credentials | None = None) -> None:
+        """`credentials`: instead of those stored for the pipe."""
         self.pipe = pipe
         self.name = pipe.name
-        self.replica = Replica(home, pipe)
+        self.replica = Replica(home, pipe, credentials=credentials)
         self._home = home
         self._lock = threading.RLock()  # protects what follows, and is held while it is asked for
         self._meant: dict[str, tuple[str, float]] = {}

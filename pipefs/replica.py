@@ -37,7 +37,7 @@ from pipefs.replicated import STALE_S, Item, Now
 from pipefs.stores.base import Capabilities, Store
 from pipefs.tomlfile import write_file
 from pipefs.turns import turn
-from pipefs.types import ROOT_INO
+from pipefs.types import ROOT_INO, Credentials
 
 __all__ = ["STALE_S", "Item", "Now", "Replica"]
 
@@ -57,13 +57,22 @@ class Replica:
 
     Args:
         patience_s: how long a request is tried again while the store does not answer.
+        credentials: instead of those stored for the pipe.
     """
 
-    def __init__(self, home: Home, pipe: Pipe, *, patience_s: float | None = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        home: Home,
+        pipe: Pipe,
+        *,
+        patience_s: float | None = PATIENCE_S,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.home = home
         self.pipe = pipe
         self.folder = home.cache / "replicas" / _folder_name(pipe)
         self._patience_s = patience_s
+        self._credentials = credentials
         # Order: _turn, the file lock, _making. The thread that has the copy open.
         self._turn = threading.RLock()
         self._now: Now | None = None
@@ -77,7 +86,9 @@ class Replica:
         """The pipe's store, also after the block; made anew in a process that was forked."""
         with self._making:
             if self._store is None or self._pid != os.getpid():
-                self._store = self.pipe.open_store(patience_s=self._patience_s)
+                self._store = self.pipe.open_store(
+                    patience_s=self._patience_s, credentials=self._credentials
+                )
                 self._pid = os.getpid()
             return self._store
 
@@ -226,7 +237,10 @@ class Replica:
     def _asked_with(self) -> str:
         """What the answers depend on: the settings that choose credentials and endpoint."""
         chosen = self.pipe.settings
-        asked = (chosen.endpoint_url, chosen.region, chosen.aws_profile, _credentials())
+        given = self._credentials or self.pipe.credentials()
+        keys = (given.read, given.write) if given is not None else ()
+        named = tuple(key.access_key_id for key in keys if key is not None)
+        asked = (chosen.endpoint_url, chosen.region, chosen.aws_profile, named, _credentials())
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
 

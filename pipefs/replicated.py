@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from pipefs import links, tree
+from pipefs import links, manifest, tree
 from pipefs.catalog import Catalog
 from pipefs.commits import Change, Position
 from pipefs.db import StateDB, View
 from pipefs.errors import Busy, UsageError
 from pipefs.follow import Follower
+from pipefs.past.entries import entry_of
 from pipefs.records import NO_MODE, Content, Inode, ino_of, key_id
 from pipefs.relocation import expected_at, occupant
 from pipefs.stores.base import Capabilities, Store
-from pipefs.types import ObjectVersion
+from pipefs.types import ROOT_INO, ObjectVersion
 
 STALE_S = 300.0
 """Age of the last listing from which a pipe is listed again for what other tools wrote."""
@@ -84,7 +85,7 @@ class Item:
         for name, value in self.xattrs.items():
             if name.startswith(USER):
                 try:
-                    found[name.removeprefix(USER)] = value.decode()
+                    found[name.removeprefix(USER)] = value.decode("utf-8", "surrogatepass")
                 except UnicodeDecodeError:
                     continue
         return found
@@ -247,10 +248,14 @@ class Now:
                 yield item
 
     def _below(self, ino: int, path: str) -> Iterator[Item]:
+        for item, _ in self._nodes(ino, path):
+            yield item
+
+    def _nodes(self, ino: int = ROOT_INO, path: str = "") -> Iterator[tuple[Item, int]]:
         stack = [self._children(ino, path)]
         while stack:
             for item, child in stack[-1]:
-                yield item
+                yield item, child
                 if item.kind == "dir":
                     stack.append(self._children(child, item.path))
                     break
@@ -270,6 +275,16 @@ class Now:
             if len(rows) < _BATCH:
                 return
             after = rows[-1][0]
+
+    def entries(self) -> Iterator[manifest.Entry]:
+        """The whole tree as lines of a manifest, in the order of `walk`."""
+        for item, ino in self._nodes():
+            with self._db.view() as v:
+                node = tree.need(v, ino)
+                path = tree.path_text(to_names(item.path))
+                link = tree.path_text(to_names(item.link_of)) if item.link_of else ""
+                links_ = 0 if node.is_dir or link else len(links.of(v, ino))
+            yield entry_of(node, path, link=link, links=links_)
 
     # --- the log ------------------------------------------------------------------------------
 

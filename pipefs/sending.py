@@ -51,7 +51,7 @@ MAX_METADATA_BYTES = 128 << 10
 _OBJECT_METADATA_BYTES = 1200
 """S3 takes 2 KiB of an object's metadata, ours included; what does not fit is in the log only."""
 _OBJECT_KEY = re.compile(r"[a-z0-9!#$&'*+.^_`|~-]{1,128}\Z")
-_RESERVED = frozenset({"mtime", "mode", "uid", "gid"})
+_RESERVED = frozenset({"mtime", "mode", "uid", "gid", WRITE_ID_KEY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,9 @@ class Publication:
     """None: the file's, where the body is one; else now."""
     mode: int | None = None
     """Permission bits. None: the file's, where the body is one; else those that the path has."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Metadata of the object that is no attribute of the file, such as its format: of these bytes
+    only."""
     expected: str | Expected = ANY
     """Version (`Item.version`) that the caller saw there. The same bytes are never a conflict."""
 
@@ -355,7 +358,7 @@ def _xattrs(job: Job, wanted: Publication) -> dict[bytes, bytes]:
         if name.removeprefix(USER) not in replaced
     }
     for name, text in (wanted.metadata or {}).items():
-        found[f"{USER}{name}".encode()] = text.encode()
+        found[f"{USER}{name}".encode()] = text.encode("utf-8", "surrogatepass")
     return found
 
 
@@ -363,7 +366,7 @@ def check_metadata(path: str, metadata: Mapping[str, str]) -> None:
     """Raises `UsageError` for what no file can have as attributes."""
     total = 0
     for name, text in metadata.items():
-        size = len(name.encode()) + len(text.encode())
+        size = len(name.encode()) + len(text.encode("utf-8", "surrogatepass"))
         total += size
         if not 0 < len(name.encode()) <= 250 or "\0" in name or name.startswith("pipefs."):
             raise UsageError(
@@ -383,10 +386,9 @@ def _object_metadata(job: Job, wanted: Publication, found: Opened) -> dict[str, 
     if metadata is None:
         metadata = job.before.metadata if job.before is not None else {}
     room = _OBJECT_METADATA_BYTES
-    for name, text in metadata.items():
+    for name, text in {**wanted.headers, **metadata}.items():
         # Counted as if it had to travel in base64.
-        room -= len(name) + 4 * len(text.encode()) // 3 + 16
-        fits = _OBJECT_KEY.match(name) and not name.startswith("pipefs-")
-        if room >= 0 and fits and name not in _RESERVED:
+        room -= len(name) + 4 * len(text.encode("utf-8", "surrogatepass")) // 3 + 16
+        if room >= 0 and _OBJECT_KEY.match(name) and name not in _RESERVED:
             out[name] = text
     return out | {WRITE_ID_KEY: uuid.uuid4().hex}

@@ -1,0 +1,30 @@
+"""Which folder a pipe has on this machine, where nothing else was said."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from pipefs.home import Home
+from pipefs.registry import Pipe
+
+
+def folder_of(home: Home, pipe: Pipe) -> Path:
+    """The profile's folder for a pipe: `<data>/pipes/NAME`. Its setting `dir` names a folder in
+    there, or, as an absolute path, another one. Made when it is needed."""
+    data = home.stores.parent.parent if home.profile else home.stores.parent
+    # "@" cannot begin a pipe's name, so a profile never shares a folder with a pipe.
+    base = data / "pipes" / f"@{home.profile}" if home.profile else data / "pipes"
+    inside = os.path.normpath(os.path.expanduser(pipe.settings.dir or "."))
+    if inside.startswith(".."):
+        inside = "."  # it travels with the pipe: whoever set it does not choose a place here
+    return base / pipe.name / inside
+
+
+def words_for(home: Home, pipe: Pipe, folder: str) -> str:
+    """The pipe's name as words of a command line that mean this folder."""
+    name = shlex.quote(pipe.name)
+    if os.path.realpath(folder_of(home, pipe)) == os.path.realpath(folder):
+        return name
+    return f"{name} --dest {shlex.quote(folder)}"
