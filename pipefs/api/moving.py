@@ -299,10 +299,10 @@ class Moving(Listing, Contents):
             if place.is_dir():
                 raise AlreadyExists(f"there is a folder {name} in {self.dirpath}")
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, place)
-        if move:
-            for _, source in files:
-                source.unlink()
+            if move:
+                shutil.move(source, place)
+            else:
+                shutil.copy2(source, place)
         return names
 
     # --- inside -------------------------------------------------------------------------------

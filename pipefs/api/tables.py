@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 
+_LONG = ("id", "version", "etag", "checksum", "crc")
+"""Columns of which the beginning is enough for people."""
 _SHOWN = 60
 """Rows that a notebook or a prompt shows; the middle of longer tables is left out."""
 
@@ -101,8 +103,13 @@ def _text(row: object, name: str) -> str:
     value = _fields(row).get(name)
     if value is None or value is False:
         return ""
-    if name.endswith(("size", "bytes")) and isinstance(value, int):
-        return show_size(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if name.endswith(("size", "bytes")):
+            return show_size(value)
+        if name.endswith("_ns"):
+            value = time_of(value) or ""
+        elif name == "mode":
+            return f"{value:04o}"
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
     if isinstance(value, tuple):
@@ -110,7 +117,7 @@ def _text(row: object, name: str) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k}={v}" for k, v in value.items())
     text = "yes" if value is True else str(value)
-    return text[:12] if name in ("id", "version", "etag") else text
+    return text.removeprefix("sha256:")[:12] if name.endswith(_LONG) else text
 
 
 def time_of(ns: int) -> datetime | None:

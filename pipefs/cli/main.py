@@ -62,6 +62,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "put": "pipefs.cli.placing:put",
             "get": "pipefs.cli.placing:get",
             "rm": "pipefs.cli.placing:rm",
+            "import": "pipefs.cli.importing:import_files",
             "meta": "pipefs.cli.placing:meta",
         },
     ),

@@ -256,3 +256,15 @@ def test_long_tables_leave_the_middle_out(pipe: Pipe) -> None:
     assert len(table) == 100 and len(repr(table).splitlines()) == 62
     assert "050" not in repr(table) and "<td" in table._repr_html_()
     assert table.to_df().shape[0] == 100 and type(table[:2]) is list
+
+
+def test_tables_print_for_people(pipe: Pipe) -> None:
+    pipe.put({"a": 1}, "d/x.json", meta={"who": "Ann"})
+    (row,) = repr(pipe.ls("d")).splitlines()[1:]
+    found = pipe.ls("d")[0]
+    assert found.modified_at is not None
+    moment = found.modified_at.strftime("%Y-%m-%d %H:%M:%SZ")
+    for said in ("d/x.json", "8 B", moment, found.version[:12], "who=Ann"):
+        assert said in row
+    assert found.checksum.removeprefix("sha256:")[:12] in row and found.checksum not in row
+    assert repr(pipe.ls("d")[:0] or pipe.search("nothingatall")) == "nothing"
