@@ -9,13 +9,16 @@ from pipefs.registry import Pipe
 from pipefs.replica import Replica
 from pipefs.stores.base import Store
 from pipefs.stores.wrap import CountingStore
+from pipefs.types import Credentials
 
 
 class CountedPipe(Pipe):
     """A pipe whose store counts requests."""
 
-    def open_store(self, *, patience_s: float | None = None) -> Store:
-        return CountingStore(super().open_store(patience_s=patience_s))
+    def open_store(
+        self, *, patience_s: float | None = None, credentials: Credentials | None = None
+    ) -> Store:
+        return CountingStore(super().open_store(patience_s=patience_s, credentials=credentials))
 
 
 def home_in(folder: Path) -> Home:

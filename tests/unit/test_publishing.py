@@ -21,7 +21,7 @@ from pipefs.replica import Replica
 from pipefs.stores.base import Store
 from pipefs.stores.local import LocalStore
 from pipefs.stores.wrapper import WrapperStore
-from pipefs.types import ObjectVersion
+from pipefs.types import Credentials, ObjectVersion
 from tests.machines import Machine, UnversionedStore, machines, objects
 from tests.replicas import home_in, replica_of, requests
 
@@ -393,8 +393,11 @@ def test_an_atomic_deletion(machine: Machine, publisher: Publisher, store: Local
 
 
 class _PlainPipe(Pipe):
-    def open_store(self, *, patience_s: float | None = None) -> Store:
-        return UnversionedStore(super().open_store(patience_s=patience_s))
+    def open_store(
+        self, *, patience_s: float | None = None, credentials: Credentials | None = None
+    ) -> Store:
+        inner = super().open_store(patience_s=patience_s, credentials=credentials)
+        return UnversionedStore(inner)
 
 
 @pytest.mark.parametrize("atomic", [False, True])
