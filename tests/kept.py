@@ -56,6 +56,17 @@ class Pipe:
         self.machine.write(path, data)
         self.machine.sync()
 
+    def write_elsewhere(self, path: str, data: bytes) -> None:
+        """Another machine writes, and this one hears of it; nothing of this one's goes up."""
+        other = Machine(self.machine.directory.with_name("elsewhere"), self.store, name="elsewhere")
+        try:
+            other.follow()
+            other.write(path, data)
+            other.sync()
+        finally:
+            other.close()
+        self.machine.follow()
+
     def rm(self, path: str) -> None:
         self.machine.rm(path)
         self.machine.sync()

@@ -82,10 +82,16 @@ class CacheHome:
             time.sleep(0.01)
 
     def leave(self, sync: Callable[[], None]) -> None:
-        """Let go; the last user syncs and marks the folder clean. Takes as long as the sync."""
+        """Let go; the last user syncs and marks the folder clean. Takes as long as the sync.
+
+        Where that fails (a full disk) the folder is as after a crash: kept until the next boot.
+        """
         if self._try_exclusive():
-            sync()
-            self._write_state(msgspec.structs.replace(self._live, clean=True))
+            try:
+                sync()
+                self._write_state(msgspec.structs.replace(self._live, clean=True))
+            except OSError as e:
+                log.warning("block cache in %s: not marked clean: %s", self.directory, e)
         os.close(self._fd)
 
     def abandon(self) -> None:

@@ -56,7 +56,8 @@ def test_no_credentials_at_all_are_said_without_waiting(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(AccessDenied, match="no usable credentials") as caught:
         S3Store(bucket).put("k", b"1")
-    assert "--profile" in caught.value.hint
+    assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+    assert "pipefs cred set" in caught.value.hint
 
 
 def test_unknown_profile_is_a_usage_error(bucket: str) -> None:

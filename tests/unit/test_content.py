@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -16,6 +17,7 @@ from pipefs.content import ContentReader, release_all
 from pipefs.errors import Conflict, Corrupt, NoSpace, NotFound, StoreUnavailable, TimedOut
 from pipefs.types import ContentRef
 from tests.blocktools import LIMIT, MIB
+from tests.mounted import small_disk
 from tests.watchedstore import WatchedStore, flights_end, text_of
 
 
@@ -295,17 +297,22 @@ def test_readers_inside_the_executor_never_wait_for_themselves(
 
 
 def test_a_cache_that_cannot_take_blocks_does_not_fail_reads(
-    store: WatchedStore, cache: BlockCache, reader: ContentReader, caplog: pytest.LogCaptureFixture
+    store: WatchedStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     filler = b"filler".ljust(16)
-    cache.pin(filler)
-    with pytest.raises(NoSpace):
-        for n in range(64):
-            cache.insert(filler, n, os.urandom(MIB), block_count=64)
     data = os.urandom(3 * MIB)
     ref = store.add("file", data)
     before = len(store.gets)
-    with caplog.at_level(logging.INFO):
+    with (
+        small_disk(tmp_path / "disk", "32m") as disk,
+        contextlib.closing(BlockCache(disk / "blocks", limit_bytes=LIMIT)) as cache,
+        caplog.at_level(logging.INFO),
+    ):
+        cache.pin(filler)  # and is not given back when the disk is full
+        with pytest.raises(NoSpace):
+            for n in range(64):
+                cache.insert(filler, n, os.urandom(MIB), block_count=64)
+        reader = ContentReader(store, cache, "pipe")
         for offset in range(0, 3 * MIB, 128 << 10):
             assert text_of(reader, ref, offset, 128 << 10) == data[offset : offset + (128 << 10)]
     assert len(store.gets) - before == 3, "small reads of one block share its download"

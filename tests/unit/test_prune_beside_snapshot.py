@@ -73,9 +73,8 @@ def make(tmp_path: Path) -> Iterator[Callable[[bool], Pipe]]:
             pipe.write("d/f", b"second")
             m.mv("a", "a.1")
             m.announce()
-            m.write("a", b"in the place of a.1")
-            m.upload_all()
-            m.announce()  # a.1 is a version of the key a that is not current
+            # a.1 is a version of the key a that is not current
+            pipe.write_elsewhere("a", b"in the place of a.1")
             pipe.store.put("b", b"of another tool, which nobody has listed")
         pipe.moment_ns = time.time_ns() + 1 + DAY_NS
         return pipe
