@@ -22,6 +22,7 @@ import pytest
 
 from pipefs import protocol
 from pipefs.client import NotRunning, SupervisorClient, WorkerClient
+from pipefs.errors import NotFound
 from pipefs.home import Home, resolve_home
 from pipefs.mountinfo import PIPEFS_TYPE, read_mounts
 from pipefs.registry import Registry
@@ -146,7 +147,8 @@ class Daemon:
         for entry in read_mounts():
             if entry.fstype == PIPEFS_TYPE and entry.path.startswith(f"{self.folder}/"):
                 kernel.abort(entry.connection)
-                kernel.unmount(Path(entry.path), lazy=True)
+                with contextlib.suppress(NotFound):  # its worker took it away meanwhile
+                    kernel.unmount(Path(entry.path), lazy=True)
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
