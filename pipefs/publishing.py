@@ -36,6 +36,7 @@ from pipefs.errors import (
 )
 from pipefs.finishing import Finisher, Follow
 from pipefs.keys import PARKED
+from pipefs.records import Content
 from pipefs.replica import Replica
 from pipefs.replicated import Now, to_names, to_path
 from pipefs.sending import (
@@ -51,7 +52,7 @@ from pipefs.sending import (
     check_metadata,
     is_large,
 )
-from pipefs.unfinished import Notes
+from pipefs.unfinished import Notes, left_behind
 
 __all__ = [
     "ABSENT",
@@ -88,6 +89,8 @@ class Published:
     size: int = 0
     sent_bytes: int = 0
     error: PipefsError | None = None
+    content: Content | None = None
+    """What the path has now; None after a deletion or a failure."""
 
 
 class Publisher:
@@ -169,6 +172,15 @@ class Publisher:
                 f"your credentials may not write {name}",
                 hint="Others: pipefs set NAME aws_profile=PROFILE",
             )
+
+    def finish_others(self) -> None:
+        """Finish the publications of this machine that were killed, as `publish` does first: so
+        the tree knows what they left in the store. Errors as there."""
+        if any(left_behind(self._folder)):
+            self.may_write()
+            Finisher(
+                self.replica, self._conditional, Notes(self._folder), self._workers
+            ).finish_others()
 
     # --- planning -----------------------------------------------------------------------------
 
@@ -321,11 +333,13 @@ def _error_of(failed: list[Job]) -> PipefsError:
 
 def _result(job: Job) -> Published:
     if job.outcome is Outcome.SAME and job.before is not None:
-        return Published(job.path, job.outcome, job.before.version, job.before.size)
-    content = job.content
+        before = job.before
+        found = before.content() if before.is_file else None
+        return Published(job.path, job.outcome, before.version, before.size, content=found)
+    content = job.content if job.error is None else None
     version = (content.version_id or content.etag) if content is not None else ""
     size = content.size if content is not None else 0
-    return Published(job.path, job.outcome, version, size, job.sent_bytes, job.error)
+    return Published(job.path, job.outcome, version, size, job.sent_bytes, job.error, content)
 
 
 def _folder_problem(

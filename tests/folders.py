@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipefs.folder.deciding import Folder
 from pipefs.folder.pulling import pull
+from pipefs.folder.pushing import push
 from pipefs.folder.reports import Options, Report
 from pipefs.replica import Replica
 from tests.replicas import replica_of
@@ -39,6 +40,10 @@ class User:
     def pull(self, *files: str, **options: object) -> Report:
         options.setdefault("cached", False)
         return pull(self.replica, self.folder, _options(files, options))
+
+    def push(self, *files: str, **options: object) -> Report:
+        options.setdefault("cached", False)
+        return push(self.replica, self.folder, _options(files, options))
 
     def close(self) -> None:
         self.replica.close()

@@ -107,7 +107,8 @@ class Moving(Listing, Contents):
         >>> pipe.is_synced()
         True
         """
-        from pipefs.folder.pulling import is_synced, named
+        from pipefs.folder.pulling import is_synced
+        from pipefs.folder.reports import named
 
         if self._mount() is not None:
             return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipefs.errors import NotFound, Refused, UsageError
@@ -18,6 +18,7 @@ from pipefs.folder.reports import Direction, Options, Report
 from pipefs.folder.scan import is_ours, look_at_files, scan
 from pipefs.folder.states import Known, Local, Remote, Scan, in_step
 from pipefs.mountinfo import pipefs_mount_of
+from pipefs.policy import Policy
 from pipefs.replica import Item, Replica
 from pipefs.sums import Sums
 
@@ -75,6 +76,12 @@ def filters_of(replica: Replica, options: Options) -> Filters:
     return Filters.of(
         options.include, options.exclude, otherwise=(settings.include, settings.exclude)
     )
+
+
+def stays_local(replica: Replica) -> Callable[[str], bool]:
+    """Whether a path never goes up, by the pipe's setting `local_only`."""
+    policy = Policy(local_only=replica.pipe.settings.local_only)
+    return lambda path: policy.stays_local([os.fsencode(name) for name in path.split("/")])
 
 
 def remote_of(item: Item) -> Remote:
@@ -159,6 +166,20 @@ def noted(sides: Sides, plan: Plan) -> dict[str, Known]:
         seen = sides.remote[path]
         learnt[path] = Known(-1, -1, -1, seen.version, seen.etag, seen.checksum, now_ns)
     return learnt
+
+
+def forget_gone(replica: Replica, sides: Sides, record: Record, options: Options) -> None:
+    """Drop the rows of files that neither side has any more."""
+    if options.files is not None:
+        return
+    takes = filters_of(replica, options).takes
+    record.forget(
+        [
+            path
+            for path in sides.known
+            if path not in sides.local and path not in sides.remote and takes(path)
+        ]
+    )
 
 
 class Bytes:

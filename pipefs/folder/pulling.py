@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 
 from pipefs.errors import Conflict
 from pipefs.folder.deciding import (
     Folder,
     Sides,
     decide,
-    filters_of,
+    forget_gone,
     look,
     noted,
     refuse_missing,
@@ -25,7 +24,8 @@ from pipefs.folder.fetching import Fetched, Fetcher
 from pipefs.folder.landing import sync_file_system
 from pipefs.folder.plan import Plan, Step
 from pipefs.folder.record import Record
-from pipefs.folder.reports import Moved, Options, Progress, Report, Silent
+from pipefs.folder.removing import delete_here, is_nowhere_else, only_here, refuse_empty
+from pipefs.folder.reports import Moved, Options, Progress, Report, Silent, named
 from pipefs.folder.scan import PART
 from pipefs.folder.states import in_step
 from pipefs.replica import Replica
@@ -66,11 +66,16 @@ def pull(
         _refuse_conflicts(plan, report)
         report.kept, report.lost = plan.kept, plan.lost
         report.left_out = sides.scan.left_out
+        extra = _extra(replica, sides, options, report)
         if options.dry_run:
             report.files = [_would(step) for step in plan.steps]
+            report.deleted = extra
         else:
             _Pull(replica, sides, known, report, progress or Silent()).run(plan)
-            _forget(replica, sides, known, options)
+            if not report.failed:
+                delete_here(sides, extra, report)
+                known.forget(report.deleted)
+            forget_gone(replica, sides, known, options)
     report.documents = [d for d in DOCUMENTS if d in report.files]
     report.seconds = time.monotonic() - began
     report.check()
@@ -83,6 +88,18 @@ def is_synced(replica: Replica, folder: Folder, *, cached: bool = True) -> list[
     with Record(replica.home, folder.path, replica.pipe.pipe_id, alone=False) as known:
         plan = decide(look(replica, folder, known, options), options, "pull")
     return sorted([step.path for step in plan.steps] + plan.conflicts)
+
+
+def _extra(replica: Replica, sides: Sides, options: Options, report: Report) -> list[str]:
+    """What is to be deleted here; of it, what the pipe never had is told as lost."""
+    if not options.delete or options.files is not None:
+        return []
+    refuse_empty(sides, options, report)
+    extra = only_here(replica, sides)
+    report.lost = sorted(
+        {*report.lost} | {p for p in extra if is_nowhere_else(sides.known.get(p), sides.local[p])}
+    )
+    return extra
 
 
 def _would(step: Step) -> Moved:
@@ -100,26 +117,6 @@ def _refuse_conflicts(plan: Plan, report: Report) -> None:
         "changed here and in the pipe since both were in step: " + named(plan.conflicts),
         hint=f"Keep yours: --merge-mode keep · take the pipe's: --merge-mode overwrite\n"
         f"One by one: pipefs resolve {report.name}/{one} --keep mine|theirs|both",
-    )
-
-
-def named(paths: Sequence[str], limit: int = 10) -> str:
-    """Paths for a message."""
-    more = f" and {len(paths) - limit:,} more" if len(paths) > limit else ""
-    return ", ".join(paths[:limit]) + more
-
-
-def _forget(replica: Replica, sides: Sides, record: Record, options: Options) -> None:
-    """Drop the rows of files that neither side has any more."""
-    if options.files is not None:
-        return
-    takes = filters_of(replica, options).takes
-    record.forget(
-        [
-            path
-            for path in sides.known
-            if path not in sides.local and path not in sides.remote and takes(path)
-        ]
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -25,7 +25,8 @@ class Options:
             oldest; 0: all.
         merge_mode: of a pull, for files that changed on both sides; None: an error.
         cached: whether a listing of the last five minutes will do for what other tools wrote.
-        delete: also delete, on the side that gets the files, what the other side does not have.
+        delete: also delete, on the side that gets the files, what the other side does not have;
+            not where the other side has nothing at all, unless `empty_ok`.
     """
 
     files: tuple[str, ...] | None = None
@@ -37,6 +38,7 @@ class Options:
     dry_run: bool = False
     cached: bool = True
     delete: bool = False
+    empty_ok: bool = False
     follow_links: bool = True
     """Whether links in the folder count as what they lead to."""
 
@@ -78,7 +80,8 @@ class Report:
     kept: list[str] = field(default_factory=list)
     """Changed on both sides, and ours stayed."""
     lost: list[str] = field(default_factory=list)
-    """Local changes that a pull was told to overwrite."""
+    """Of a pull: what is nowhere else and goes, because it was told to: local changes that are
+    overwritten or deleted."""
     gone: list[str] = field(default_factory=list)
     """Not pushed: unchanged here, and deleted in the pipe since."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -120,6 +123,12 @@ class PartlyMoved(PartlyDone):
             hint=f"What was {verb} stays so. Again: the same command",
         )
         self.report = report
+
+
+def named(paths: Sequence[str], limit: int = 10) -> str:
+    """Paths for a message."""
+    more = f" and {len(paths) - limit:,} more" if len(paths) > limit else ""
+    return ", ".join(paths[:limit]) + more
 
 
 class Progress(Protocol):

@@ -1,0 +1,119 @@
+"""What only one side has, and removing it there.
+
+Nothing is removed that the user changed since it was looked at, nor what stays local by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+
+from pipefs.errors import Refused
+from pipefs.folder.deciding import Folder, Sides, stays_local
+from pipefs.folder.reports import Options, Report
+from pipefs.folder.scan import look_at
+from pipefs.folder.states import Known, Local, Remote
+from pipefs.publishing import Deletion, Publisher
+from pipefs.replica import Replica
+
+_AT_ONCE = 2000
+"""Deletions in one commit."""
+
+
+def only_here(replica: Replica, sides: Sides) -> list[str]:
+    """Files of the folder that the pipe does not have."""
+    stays = stays_local(replica)
+    return [p for p in _lacking(sides.local, sides.remote, sides) if not stays(p)]
+
+
+def only_there(sides: Sides) -> list[str]:
+    """Files of the pipe that the folder does not have."""
+    return list(_lacking(sides.remote, sides.local, sides))
+
+
+def _lacking(
+    one: Mapping[str, Local] | Mapping[str, Remote],
+    other: Mapping[str, Local] | Mapping[str, Remote],
+    sides: Sides,
+) -> Iterator[str]:
+    # What was left out is there, if not as a file; so is what is in a folder that was left out.
+    left_out = sides.scan.left_out
+    for path in sorted(one):
+        if path not in other and not any(p in left_out for p in _above(path)):
+            yield path
+
+
+def _above(path: str) -> Iterator[str]:
+    """It, and the folders above it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def is_nowhere_else(known: Known | None, local: Local) -> bool:
+    """Whether a file that the pipe lacks has bytes that it never had."""
+    return known is None or not known.local_is_same(local)
+
+
+def refuse_empty(sides: Sides, options: Options, report: Report) -> None:
+    """
+    Raises:
+        Refused: everything would be deleted, as the side that gives has nothing.
+    """
+    pushed = report.direction == "push"
+    gives, loses = (sides.local, sides.remote) if pushed else (sides.remote, sides.local)
+    if gives or not loses or options.empty_ok:
+        return
+    empty = f"{report.folder} has no files" if pushed else f"{report.name} has no files"
+    raise Refused(
+        f"{empty}: with --delete, all {len(loses):,} files of the other side would go",
+        hint="If you mean it: -y",
+    )
+
+
+def delete_here(sides: Sides, paths: Iterable[str], report: Report) -> None:
+    """Delete files of the folder, and folders that are empty then."""
+    gone = []
+    for path in paths:
+        place = sides.folder.place(path)
+        now = look_at(place)
+        if now is not None and not now.is_same_file(sides.local[path]):
+            report.failed[path] = "changed just now: it stays"
+            continue
+        try:
+            os.unlink(place)
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            report.failed[path] = e.strerror or str(e)
+            continue
+        gone.append(path)
+    report.deleted += gone
+    remove_empty(sides.folder, gone)
+
+
+def remove_empty(folder: Folder, gone: Iterable[str]) -> None:
+    """Remove the folders that held these paths, as far as nothing is in them."""
+    above = {p for path in gone for p in _above(path.rpartition("/")[0])}
+    for path in sorted(above, reverse=True):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder.place(path))
+
+
+def delete_there(publisher: Publisher, sides: Sides, paths: Iterable[str], report: Report) -> None:
+    """Delete files of the pipe, each while it is the version that was seen.
+
+    Raises:
+        Store errors: what was deleted until then is.
+    """
+    chosen = list(paths)
+    for first in range(0, len(chosen), _AT_ONCE):
+        part = chosen[first : first + _AT_ONCE]
+        seen = [sides.remote[path] for path in part]
+        items = [Deletion(p, r.version or r.etag) for p, r in zip(part, seen, strict=True)]
+        for done in publisher.publish(items):
+            if done.error is None:
+                report.deleted.append(done.path)
+            else:
+                report.failed[done.path] = done.error.message
