@@ -9,9 +9,7 @@ holds credentials (those belong to the AWS files).
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,11 +21,24 @@ from pipefs.tomlfile import read_toml
 from pipefs.units import (
     BOOL_ALLOWED,
     DURATION_ALLOWED,
-    SIZE_ALLOWED,
     parse_bool,
     parse_duration,
-    parse_list,
-    parse_size,
+)
+from pipefs.values import (
+    leaves_its_folder,
+    parse_cache_limit,
+    parse_choice,
+    parse_endpoint,
+    parse_folder,
+    parse_limit,
+    parse_one_line,
+    parse_owner,
+    parse_patterns,
+    parse_place,
+    parse_root,
+    parse_schema,
+    parse_tristate,
+    parse_umask,
 )
 
 DEFAULT_CACHE_LIMIT_BYTES = 20 << 30
@@ -77,7 +88,7 @@ class Settings:
     exclude: tuple[str, ...] = ()
     """Files that are left out are not shown on a mount, and new ones of that name never go up."""
     dir: str = ""
-    """Local folder of pull and push."""
+    """Folder of pull and push: below the pipe's own, or an absolute one of this machine."""
     parent: str = ""
     """Pipe whose settings this one inherits."""
     schema: Mapping[str, object] = field(default_factory=dict)
@@ -113,143 +124,54 @@ class Spec:
     """Belongs to the pipe and is kept in the bucket, so that other machines adopt it."""
 
 
-def _choice(*allowed: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        text = str(value).strip()
-        if text not in allowed:
-            raise ValueError(", ".join(allowed[:-1]) + f" or {allowed[-1]}")
-        return text
-
-    return parse
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or any(ord(c) < 32 for c in value):
-        raise ValueError("a text on one line")
-    return value
-
-
-def _limit(value: object) -> int | None:
-    if isinstance(value, str) and value.strip().lower() in ("none", "auto", ""):
-        return None
-    try:
-        return parse_size(value)
-    except ValueError as e:
-        raise ValueError(f"{SIZE_ALLOWED}, or none") from e
-
-
-def _cache_limit(value: object) -> int | None:
-    count = _limit(value)
-    if count is not None and count < 64 << 20:
-        raise ValueError("at least 64M (a reader needs room for what it has in flight)")
-    return count
-
-
-def _umask(value: object) -> int:
-    text = str(value).strip()
-    if isinstance(value, bool) or not re.fullmatch(r"0?[0-7]{1,3}", text):
-        raise ValueError("octal digits such as 022 or 077")
-    return int(text, 8)
-
-
-def _owner(value: object) -> str:
-    text = str(value).strip()
-    if text in ("auto", "mounter", "stored") or re.fullmatch(r"[\w.-]+:[\w.-]+", text):
-        return text
-    raise ValueError("mounter, stored, USER:GROUP or auto")
-
-
-def _folder(value: object) -> str:
-    text = _text(value)
-    if not text:
-        return ""
-    expanded = os.path.expanduser(text)
-    if not os.path.isabs(expanded):
-        raise ValueError("an absolute path")
-    return os.path.normpath(expanded)
-
-
-def _tristate(value: object) -> bool | None:
-    if isinstance(value, str) and value.strip().lower() == "auto":
-        return None
-    try:
-        return parse_bool(value)
-    except ValueError as e:
-        raise ValueError("yes, no or auto") from e
-
-
-def _patterns(value: object) -> tuple[str, ...]:
-    """Patterns with commas or, as d6tpipe writes them, with | between."""
-    parts = (part for item in parse_list(value) for part in item.split("|"))
-    return tuple(one for part in parts if (one := part.strip()))
-
-
-def _schema(value: object) -> Mapping[str, object]:
-    try:
-        found = json.loads(value or "{}") if isinstance(value, str) else value
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError('a JSON object such as {"pandas": {"sep": ";"}}')
-    return found
-
-
-def _endpoint(value: object) -> str:
-    text = _text(value)
-    if text and not re.fullmatch(r"https?://[^/@\s]+(/[^@\s]*)?", text):
-        raise ValueError("a URL such as https://s3.example.org, without user or password")
-    return text.rstrip("/")
-
-
-def _root(value: object) -> str:
-    text = _text(value)
-    if text and not re.fullmatch(r"(s3://[^/\s]+|file:///)[^\s]*", text):
-        raise ValueError("s3://bucket/prefix or file:///folder")
-    return text.rstrip("/")
-
-
 SPECS: Mapping[str, Spec] = {
-    "mountpoint": Spec("mountpoint", _folder, "where it is mounted"),
+    "mountpoint": Spec("mountpoint", parse_folder, "where it is mounted"),
     "automount": Spec("automount", parse_bool, "mount when the daemon starts"),
     "read_only": Spec("read_only", parse_bool, "refuse writes"),
-    "snapdir": Spec("snapdir", _choice("hidden", "visible"), "list .snapshots at the root"),
-    "owner": Spec("owner", _owner, "whose the files are shown to be"),
-    "umask": Spec("umask", _umask, "for files without a stored mode"),
-    "allow_other": Spec("allow_other", _tristate, "let other users in"),
+    "snapdir": Spec("snapdir", parse_choice("hidden", "visible"), "list .snapshots at the root"),
+    "owner": Spec("owner", parse_owner, "whose the files are shown to be"),
+    "umask": Spec("umask", parse_umask, "for files without a stored mode"),
+    "allow_other": Spec("allow_other", parse_tristate, "let other users in"),
     "acl": Spec("acl", parse_bool, "enforce POSIX access lists"),
     "suid": Spec("suid", parse_bool, "let set-id bits have an effect"),
     "dev": Spec("dev", parse_bool, "let device nodes have an effect"),
     "exec": Spec("exec", parse_bool, "let programs be run"),
-    "root": Spec("root", _root, "of a profile: where its pipes are"),
-    "cache_limit": Spec("cache_limit_bytes", _cache_limit, "size of the block cache"),
-    "staging_limit": Spec("staging_limit_bytes", _limit, "disk for files not yet uploaded"),
-    "memory_limit": Spec("memory_limit_bytes", _limit, "memory for reads and uploads in flight"),
+    "root": Spec("root", parse_root, "of a profile: where its pipes are"),
+    "cache_limit": Spec("cache_limit_bytes", parse_cache_limit, "size of the block cache"),
+    "staging_limit": Spec("staging_limit_bytes", parse_limit, "disk for files not yet uploaded"),
+    "memory_limit": Spec(
+        "memory_limit_bytes", parse_limit, "memory for reads and uploads in flight"
+    ),
     "quiet_period": Spec("quiet_period_s", parse_duration, "rest before an upload", True),
     "min_version_interval": Spec(
         "min_version_interval_s", parse_duration, "at most one version of a file in this time", True
     ),
     "refresh_interval": Spec("refresh_interval_s", parse_duration, "between listings"),
-    "local_only": Spec("local_only", _patterns, "patterns that never go up", True),
-    "include": Spec("include", _patterns, "patterns of what is seen, pulled and pushed", True),
-    "exclude": Spec("exclude", _patterns, "patterns of what is not", True),
-    "dir": Spec("dir", _text, "local folder of pull and push", True),
-    "parent": Spec("parent", _text, "pipe whose settings it inherits"),
-    "schema": Spec("schema", _schema, "how to read the files, JSON", True),
-    "endpoint_url": Spec("endpoint_url", _endpoint, "of an S3 service other than AWS"),
-    "region": Spec("region", _text, "of the bucket"),
-    "aws_profile": Spec("aws_profile", _text, "in ~/.aws"),
-    "storage_class": Spec("storage_class", _text, "of new objects", True),
-    "sse": Spec("sse", _choice("", "AES256", "aws:kms", "aws:kms:dsse"), "encryption", True),
-    "kms_key": Spec("kms_key", _text, "key for aws:kms", True),
+    "local_only": Spec("local_only", parse_patterns, "patterns that never go up", True),
+    "include": Spec("include", parse_patterns, "patterns of what is seen, pulled and pushed", True),
+    "exclude": Spec("exclude", parse_patterns, "patterns of what is not", True),
+    "dir": Spec("dir", parse_place, "local folder of pull and push", True),
+    "parent": Spec("parent", parse_one_line, "pipe whose settings it inherits"),
+    "schema": Spec("schema", parse_schema, "how to read the files, JSON", True),
+    "endpoint_url": Spec("endpoint_url", parse_endpoint, "of an S3 service other than AWS"),
+    "region": Spec("region", parse_one_line, "of the bucket"),
+    "aws_profile": Spec("aws_profile", parse_one_line, "in ~/.aws"),
+    "storage_class": Spec("storage_class", parse_one_line, "of new objects", True),
+    "sse": Spec("sse", parse_choice("", "AES256", "aws:kms", "aws:kms:dsse"), "encryption", True),
+    "kms_key": Spec("kms_key", parse_one_line, "key for aws:kms", True),
     "requester_pays": Spec("requester_pays", parse_bool, "accept the transfer's cost", True),
-    "addressing": Spec("addressing", _choice("auto", "path", "virtual"), "how URLs name buckets"),
+    "addressing": Spec(
+        "addressing", parse_choice("auto", "path", "virtual"), "how URLs name buckets"
+    ),
     "checksum": Spec(
         "checksum",
-        _choice("auto", "crc64nvme", "crc32c", "crc32", "none"),
+        parse_choice("auto", "crc64nvme", "crc32c", "crc32", "none"),
         "sent with each upload",
     ),
-    "engine": Spec("engine", _choice("auto", "boto3", "obstore"), "client of the hot path"),
-    "passthrough": Spec("passthrough", _choice("auto", "off"), "kernel reads and writes staging"),
+    "engine": Spec("engine", parse_choice("auto", "boto3", "obstore"), "client of the hot path"),
+    "passthrough": Spec(
+        "passthrough", parse_choice("auto", "off"), "kernel reads and writes staging"
+    ),
 }
 
 _HINTS = {
@@ -328,7 +250,7 @@ def parse_assignments(pairs: Iterable[str]) -> dict[str, object]:
         if key not in SPECS:
             raise _unknown(key, list(SPECS), "")
         if not equals:
-            if SPECS[key].parse not in (parse_bool, _tristate):
+            if SPECS[key].parse not in (parse_bool, parse_tristate):
                 raise UsageError(
                     f"{key} has no value", hint=f"{key}=… is {_HINTS.get(key, SPECS[key].about)}"
                 )
@@ -340,7 +262,17 @@ def parse_assignments(pairs: Iterable[str]) -> dict[str, object]:
 def travelling(options: Mapping[str, object]) -> dict[str, object]:
     """The options that belong to the pipe and go into the bucket: never credentials, endpoints
     or places on this machine."""
-    return {key: value for key, value in options.items() if SPECS[key].travels}
+    return {key: value for key, value in options.items() if travels(key, value)}
+
+
+def travels(key: str, value: object) -> bool:
+    """Whether this value of a setting may come from a bucket or go into one.
+
+    A folder only as a place below the pipe's own: who may write to the bucket must not choose
+    where files land on the machines of those that read it.
+    """
+    spec = SPECS.get(key)
+    return spec is not None and spec.travels and not (key == "dir" and leaves_its_folder(value))
 
 
 def cache_limit_for(settings: Settings, cache: Path) -> int:

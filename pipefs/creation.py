@@ -44,6 +44,8 @@ class Created:
     bucket_created: bool = False
     warnings: list[str] = field(default_factory=list)
     """Lifecycle rules that destroy old versions, one sentence each."""
+    refused: Mapping[str, object] = field(default_factory=dict)
+    """Settings that the bucket asked for and did not get."""
 
 
 def is_url(text: str) -> bool:
@@ -164,6 +166,7 @@ def _create_in(
         capabilities=capabilities,
         bucket_created=bucket_created,
         warnings=lifecycle_warnings(store),
+        refused=known.refused,
     )
 
 

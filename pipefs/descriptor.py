@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct, field
 
-from pipefs.config import SPECS, check_options, travelling
+from pipefs.config import SPECS, check_options, travelling, travels
 from pipefs.errors import (
     AccessDenied,
     Conflict,
@@ -82,6 +82,9 @@ class PipeDescriptor(Struct, frozen=True):
     """Only keys whose `Spec.travels`, as TOML and JSON keep them."""
     readme: str = "README.md"
     """Path in the pipe of the text that introduces the data; need not exist."""
+    refused: dict[str, object] = field(default_factory=dict)
+    """What the bucket asks for and may not choose, such as a folder anywhere on this machine. Never
+    written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +143,12 @@ def decode_descriptor(raw: bytes, where: str) -> PipeDescriptor:
         ) from e
     _check_number(found.format, where)
     # The bucket may be anybody's: only options that travel are taken, each one checked.
-    known = {k: v for k, v in found.options.items() if k in SPECS and SPECS[k].travels}
-    return msgspec.structs.replace(found, options=check_options(known, where=where))
+    known = {k: v for k, v in found.options.items() if travels(k, v)}
+    refused = {
+        k: v for k, v in found.options.items() if k in SPECS and SPECS[k].travels and k not in known
+    }
+    checked = check_options(known, where=where)
+    return msgspec.structs.replace(found, options=checked, refused=refused)
 
 
 def _check_number(found: int, where: str) -> None:
@@ -188,8 +195,11 @@ def update_descriptor(store: Store, options: dict[str, object]) -> PipeDescripto
     current = read_descriptor(store)
     if current is None:
         return None
-    changed = msgspec.structs.replace(current, options=travelling(options))
-    if changed == current:
+    wanted = travelling(options)
+    if "dir" in options and "dir" not in wanted and "dir" in current.options:
+        wanted["dir"] = current.options["dir"]  # this machine's own place; the others keep theirs
+    changed = msgspec.structs.replace(current, options=wanted)
+    if changed == current and not current.refused:
         return current
     etag = store.head(PIPE_KEY).etag
     body = _encode(changed)
@@ -229,7 +239,9 @@ def survey(store: Store, limit: int = 1000) -> Found:
 
 
 def _encode(descriptor: PipeDescriptor) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(descriptor), indent=2) + b"\n"
+    told = {**msgspec.to_builtins(descriptor)}
+    del told["refused"]
+    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
 
 
 def _get(store: Store, key: str) -> bytes | None:

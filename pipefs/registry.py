@@ -97,9 +97,11 @@ class Pipe:
             patience_s: how long an operation is tried while the store does not answer; None is
                 the store's own bound, right for a daemon.
             credentials: instead of those stored for the pipe.
+
+        An embedded store whose folder is not there is never made anew here.
         """
         found = credentials or self.credentials()
-        return open_store_for(self.url, self.settings, found, patience_s=patience_s)
+        return open_store_for(self.url, self.settings, found, patience_s=patience_s, make=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,9 @@ def open_store_for(
     credentials: Credentials | None = None,
     *,
     patience_s: float | None = None,
+    make: bool = True,
 ) -> Store:
-    """The store of a URL; see `Pipe.open_store`."""
+    """The store of a URL; see `Pipe.open_store` and `stores.opening.open_store`."""
     # Here: boto3 takes 0.4 s to import, and `pipefs list` needs no store.
     from pipefs.stores.opening import open_store
     from pipefs.stores.retrying import RetryPolicy
@@ -148,6 +151,7 @@ def open_store_for(
         requester_pays=settings.requester_pays,
         credentials=credentials,
         policy=None if patience_s is None else RetryPolicy(deadline_s=patience_s),
+        make=make,
     )
 
 

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 CAPABILITIES_S = 86_400.0
 """How long is believed what an endpoint was found to be able to do."""
+READ_ONLY_S = 300.0
+"""How long is believed that nothing may be written: somebody may be giving the rights just now."""
 WAIT_S = 600.0
 """For another process that has the copy open: it may be listing a large pipe."""
 
@@ -220,12 +222,13 @@ class Replica:
     def _read_capabilities(self) -> Capabilities | None:
         file = self._capabilities_file
         try:
-            if not 0 <= time.time() - file.stat().st_mtime < CAPABILITIES_S:
+            age_s = time.time() - file.stat().st_mtime
+            told = json.loads(file.read_bytes())
+            if told.pop("settings") != self._asked_with():
                 return None
-            found = json.loads(file.read_bytes())
-            if found.pop("settings") != self._asked_with():
-                return None
-            return Capabilities(**found)
+            found = Capabilities(**told)
+            believed_s = CAPABILITIES_S if found.writable else READ_ONLY_S
+            return found if 0 <= age_s < believed_s else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -239,15 +242,21 @@ class Replica:
         chosen = self.pipe.settings
         given = self._credentials or self.pipe.credentials()
         keys = (given.read, given.write) if given is not None else ()
-        named = tuple(key.access_key_id for key in keys if key is not None)
+        named = tuple(key.access_key_id if key is not None else "" for key in keys)
         asked = (chosen.endpoint_url, chosen.region, chosen.aws_profile, named, _credentials())
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
 
 def _credentials() -> tuple[str, ...]:
-    """Which credentials the environment names; never a secret."""
+    """Which credentials the environment and the AWS files name; never a secret."""
     names = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_S3")
-    return tuple(os.environ.get(name, "") for name in names)
+    files = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+    found = [os.environ.get(name, "") for name in names]
+    for variable, file in files.items():
+        path = os.path.expanduser(os.environ.get(variable) or f"~/.aws/{file}")
+        with contextlib.suppress(OSError):
+            found.append(str(os.stat(path).st_mtime_ns))
+    return tuple(found)
 
 
 def _folder_name(pipe: Pipe) -> str:

@@ -8,6 +8,7 @@ from pipefs.home import Home, resolve_home
 from pipefs.registry import Pipe
 from pipefs.replica import Replica
 from pipefs.stores.base import Store
+from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import CountingStore
 from pipefs.types import Credentials
 
@@ -27,6 +28,7 @@ def home_in(folder: Path) -> Home:
 
 def replica_of(folder: Path, store: Path, *, name: str = "p") -> Replica:
     """A replica of the embedded store at `store`, with its home in `folder`."""
+    LocalStore(store).close()
     return Replica(home_in(folder), CountedPipe(name, store.as_uri(), "pipe-1"))
 
 

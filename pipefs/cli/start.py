@@ -122,6 +122,12 @@ def _created_warnings(app: App, made: Created) -> None:
         app.warn("your credentials may not write .pipefs/, so the pipe is known here only")
     for line in made.warnings:
         app.warn(line, hint=f"See {app.command(f'doctor {name}')}")
+    for key, value in made.refused.items():
+        app.warn(
+            f"the bucket asks for {key}={printable(str(value))}, a place outside the pipe's own "
+            "folder: ignored",
+            hint=f"If you want that: {app.command(f'set {name} {key}=…')} counts on this machine",
+        )
 
 
 def _pipe_json(pipe: Pipe) -> dict[str, object]:

@@ -16,9 +16,8 @@ def folder_of(home: Home, pipe: Pipe) -> Path:
     data = home.stores.parent.parent if home.profile else home.stores.parent
     # "@" cannot begin a pipe's name, so a profile never shares a folder with a pipe.
     base = data / "pipes" / f"@{home.profile}" if home.profile else data / "pipes"
+    # An absolute one was set on this machine: `config.travels` lets none come from a bucket.
     inside = os.path.normpath(os.path.expanduser(pipe.settings.dir or "."))
-    if inside.startswith(".."):
-        inside = "."  # it travels with the pipe: whoever set it does not choose a place here
     return base / pipe.name / inside
 
 

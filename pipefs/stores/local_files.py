@@ -22,6 +22,11 @@ _FICLONE = 0x40049409
 _CHUNK_BYTES = 1 << 20
 
 
+def is_store(root: str) -> bool:
+    """Whether a store was made in this directory."""
+    return os.path.isdir(os.path.join(root, SIDE_FOLDER))
+
+
 class Places:
     """Where things lie under the store's directory."""
 

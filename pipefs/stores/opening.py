@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipefs.errors import UsageError
 from pipefs.stores.base import Store
+from pipefs.stores.local_files import is_store
 from pipefs.stores.retrying import RetryPolicy
 from pipefs.stores.wrap import RetryStore, innermost
 from pipefs.types import Credentials
@@ -79,10 +80,14 @@ def open_store(
     requester_pays: bool = False,
     credentials: Credentials | None = None,
     policy: RetryPolicy | None = None,
+    make: bool = True,
 ) -> Store:
     """The store of a URL with retries (60 s for an operation unless `policy` says otherwise). Made
     after a fork, never before. Without `credentials` boto3 finds them (else see `s3_split`).
 
+    Args:
+        make: whether a local store may be made where there is none. If not, every request to it
+            raises StoreError until it is there.
     Raises:
         UsageError: the URL or a setting. AccessDenied, NoSpace, Corrupt: a local store that
             cannot be opened.
@@ -91,7 +96,7 @@ def open_store(
     if scheme.lower() not in ("file", "s3") or not separator:
         raise UsageError(f"{url!r} is no store that pipefs knows", hint=_FORMS)
     if scheme.lower() == "file":
-        return _open_local(url, policy)
+        return _open_local(url, policy, make)
     bucket, prefix = parse_s3_url(f"s3://{place}")
     # boto3 takes 0.4 s to import: only who talks to S3 pays for it.
     from pipefs.stores.s3_settings import S3Settings
@@ -112,10 +117,15 @@ def open_store(
     return RetryStore(s3_store(bucket, prefix, settings, credentials), policy)
 
 
-def _open_local(url: str, policy: RetryPolicy | None) -> Store:
+def _open_local(url: str, policy: RetryPolicy | None, make: bool) -> Store:
     from pipefs.stores.local import LocalStore
 
-    return RetryStore(LocalStore(parse_file_url(url)), policy)
+    folder = parse_file_url(url)
+    if not make and not is_store(folder):
+        from pipefs.stores.late import LateStore
+
+        return RetryStore(LateStore(folder), policy)
+    return RetryStore(LocalStore(folder), policy)
 
 
 def stores_above(store: Store) -> Iterator[Store]:

@@ -9,12 +9,14 @@ import pytest
 from fsspec.tests import abstract
 
 from pipefs.fsspec_driver import PipeFileSystem
+from pipefs.stores.local import LocalStore
 
 
 class PipeFixtures(abstract.AbstractFixtures):
     @pytest.fixture
     def fs(self, ram_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeFileSystem]:
         monkeypatch.setenv("PIPEFS_HOME", str(ram_path / "home"))
+        LocalStore(ram_path / "store").close()
         pipes = {"p": (ram_path / "store").as_uri()}
         yield PipeFileSystem(pipes=pipes, skip_instance_cache=True)
 

@@ -15,6 +15,7 @@ from pipefs.cli.app import App
 from pipefs.cli.main import cli
 from pipefs.cli.pasts import open_past
 from pipefs.commits import Change
+from pipefs.stores.local import LocalStore
 from tests import pasts
 
 Run = Callable[..., Result]
@@ -30,6 +31,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
     app = App()
     app.home().make()
     for name in ("sales", "prices"):
+        LocalStore(tmp_path / name).close()
         app.registry().add(name, (tmp_path / name).as_uri(), f"id-{name}", {})
     return app
 
@@ -208,6 +210,7 @@ def test_another_pipe_under_the_name_is_pinned_only_when_it_is_named(
     take("sales", "v1")
     run("lock", "sales")
     app.registry().remove("sales")
+    LocalStore(tmp_path / "else").close()
     app.registry().add("sales", (tmp_path / "else").as_uri(), "id-else", {})
     take("sales", "w1")
     before = Path("pipefs.lock").read_bytes()

@@ -10,6 +10,7 @@ from pipefs.cli.app import App
 from pipefs.cli.pasts import contents_at, live_view, open_past, time_text, time_text_ns, view_at
 from pipefs.errors import NotFound, Refused
 from pipefs.manifest import Entry
+from pipefs.stores.local import LocalStore
 from tests import pasts
 
 
@@ -20,6 +21,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
     app = App()
     home = app.home()
     home.make()
+    LocalStore(tmp_path / "store").close()
     app.registry(home).add("sales", (tmp_path / "store").as_uri(), "id", {})
     return app
 
