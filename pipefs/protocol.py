@@ -19,6 +19,7 @@ from msgspec import Raw, Struct, field
 
 from pipefs import errors
 from pipefs.cachemessages import CacheRequest
+from pipefs.conflictmessages import ConflictItem, Resolve
 from pipefs.errors import Corrupt, NewerFormat, PipefsError, UsageError
 from pipefs.pastmessages import PastRequest
 from pipefs.version import PROTOCOL_VERSION
@@ -105,7 +106,7 @@ class Refresh(Struct, tag_field="op", tag="refresh", frozen=True):
 
 
 SupervisorRequest = Ping | Mount | Umount | ListMounts | Shutdown
-WorkerRequest = Ping | GetStatus | Flush | Refresh | PastRequest | CacheRequest
+WorkerRequest = Ping | GetStatus | Flush | Refresh | PastRequest | CacheRequest | Resolve
 
 
 # --- results ----------------------------------------------------------------------------------
@@ -154,17 +155,6 @@ class MountItem(Struct, frozen=True):
 
 class MountList(Struct, frozen=True):
     mounts: list[MountItem] = field(default_factory=list)
-
-
-class ConflictItem(Struct, frozen=True):
-    """Two contents of one path; both are kept."""
-
-    path: str
-    kept_as: str
-    """Where this machine's content went."""
-    other: str = ""
-    """Who wrote the other one, `user@host` where known."""
-    time: str = ""
 
 
 class MountStatus(Struct, frozen=True):

@@ -139,9 +139,11 @@ class Conflict(msgspec.Struct, array_like=True):
     ino: int
     original: str
     ours: str
-    """Path of our copy."""
+    """Path of the copy beside it: of our content, or with `theirs_aside` of theirs."""
     theirs_author: str
     time_ns: int
+    theirs_aside: bool = False
+    """A directory of ours kept the name, and what is theirs lies beside it."""
 
 
 encode = msgspec.msgpack.encode

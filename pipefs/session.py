@@ -16,11 +16,12 @@ from pipefs import manifest, tree
 from pipefs.blocks import BlockCache
 from pipefs.conditional import ConditionalStore
 from pipefs.config import cache_limit_for
+from pipefs.conflictmessages import Resolve, Resolved
 from pipefs.conflicts import Effects
 from pipefs.content import ContentReader
 from pipefs.db import StateDB
 from pipefs.descriptor import who
-from pipefs.errors import NotFound, PreconditionFailed, Refused, TimedOut
+from pipefs.errors import NotFound, PreconditionFailed, ReadOnly, Refused, TimedOut
 from pipefs.follow import Follower
 from pipefs.home import Home
 from pipefs.keys import prefix_bytes_of
@@ -35,6 +36,7 @@ from pipefs.past.wording import before_restore, restored_message, taken_message
 from pipefs.pastmessages import Restore, RestoreDone, SnapshotTaken, TakeSnapshot
 from pipefs.registry import PATIENCE_S, Pipe
 from pipefs.relocation import Relocator
+from pipefs.settling import Settler
 from pipefs.staging import StagingArea
 from pipefs.transfers import Transfers
 from pipefs.units import show_count
@@ -176,6 +178,25 @@ class Session:
     def _take(self, effects: Effects) -> None:
         for old, new in effects.same_bytes:
             self._volume.reader.share_blocks(old.ref(), new.ref())
+
+    # --- conflicts ----------------------------------------------------------------------------
+
+    def resolve(self, request: Resolve) -> Resolved:
+        """As a worker does it; what waits goes up before, and what was done afterwards."""
+        if not self.capabilities.writable and request.keep != "both":
+            raise ReadOnly(f"{self.name} cannot be changed here: your credentials may not write")
+        if not request.dry_run:
+            self.bring_up()
+        settler = Settler(
+            self.name,
+            self._volume,
+            orphaned=lambda node: self._volume.forget_orphan(node.ino),
+            versioned=self.capabilities.versioning,
+        )
+        done, _ = settler.settle(request)
+        if not request.dry_run:
+            self.bring_up()
+        return done
 
     # --- the past -----------------------------------------------------------------------------
 

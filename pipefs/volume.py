@@ -17,6 +17,7 @@ from functools import partial
 from pipefs import namespace, tree
 from pipefs.blocks import BlockCache
 from pipefs.cache.segments import Lease
+from pipefs.conflicts import is_open, open_conflicts
 from pipefs.content import ContentReader, release_all
 from pipefs.db import StateDB
 from pipefs.errors import WouldBlock
@@ -26,7 +27,6 @@ from pipefs.pending import Pending, Standing, count_pending
 from pipefs.records import (
     Conflict,
     Content,
-    decode_conflict,
     ino_key,
 )
 from pipefs.rescue import rescue
@@ -214,7 +214,7 @@ class Volume(LiveTree):
             node = tree.inode(v, ino)
             if node is None:
                 raise namespace.fail(errno.ESTALE)
-            if v.has("conflicts", ino_key(ino)):
+            if is_open(v, ino):
                 return "conflict"
         if local is not None and local.reading:
             return "uploading"
@@ -222,7 +222,7 @@ class Volume(LiveTree):
 
     def conflicts(self) -> list[Conflict]:
         with self.db.view() as v:
-            return [decode_conflict(raw) for _, raw in v.scan("conflicts")]
+            return open_conflicts(v)
 
     def outbox(self, stays_local: Callable[[list[bytes]], bool] = lambda _n: False) -> Pending:
         """Count what is not in the store yet; `local_only` files do not count."""

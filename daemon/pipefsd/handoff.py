@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from pipefs.cachemessages import CacheRequest
+from pipefs.conflictmessages import Resolve
 from pipefs.pastmessages import PastRequest
 from pipefs.protocol import MountStatus, WireError
 from pipefsd.transports.base import Operations
@@ -176,6 +177,11 @@ class Service(Protocol):
         self, request: CacheRequest, progress: Callable[[Struct | dict[str, object]], None]
     ) -> Struct | dict[str, object]:
         """Answer a request about the cache."""
+
+    def resolve(
+        self, request: Resolve, progress: Callable[[Struct | dict[str, object]], None]
+    ) -> Struct | dict[str, object]:
+        """End a conflict."""
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         """Upload for at most `timeout_s`; returns files and bytes that remain."""

@@ -22,6 +22,7 @@ from pipefs.blocks import BlockCache
 from pipefs.cachemessages import CacheRequest
 from pipefs.catalog import Catalog
 from pipefs.config import Settings, cache_limit_for
+from pipefs.conflictmessages import Resolve
 from pipefs.content import ContentReader
 from pipefs.descriptor import who
 from pipefs.errors import NotFound, Refused, StoreUnavailable, TimedOut
@@ -192,6 +193,11 @@ class PinnedService:
         self, request: CacheRequest, progress: Callable[[Struct | dict[str, object]], None]
     ) -> Struct | dict[str, object]:
         raise Refused(f"{self._pipe.name}@{self._snapshot} keeps no list of what is pinned")
+
+    def resolve(
+        self, request: Resolve, progress: Callable[[Struct | dict[str, object]], None]
+    ) -> Struct | dict[str, object]:
+        raise Refused(f"{self._pipe.name}@{self._snapshot} is the past: it has no conflicts")
 
     def drain(self, timeout_s: float) -> tuple[int, int]:
         return 0, 0

@@ -8,8 +8,8 @@ from typing import Any
 from pipefs.cache.cachestats import CacheStats
 from pipefs.commits import Position
 from pipefs.pending import Pending
-from pipefs.protocol import ConflictItem, MountStatus
-from pipefs.records import Conflict
+from pipefs.protocol import MountStatus
+from pipefs.settling import conflict_items
 from pipefs.stores.base import Capabilities
 from pipefs.units import utc_text
 from pipefs.volume import Volume
@@ -45,7 +45,7 @@ def status(
     warnings: list[str],
 ) -> MountStatus:
     """The mount object of `status --json`; path and transport are the worker frame's to fill."""
-    conflicts = volume.conflicts()
+    conflicts = conflict_items(volume.conflicts())
     return MountStatus(
         *(name, "", os.getpid(), "kernel"),
         snapshot=checked_out,
@@ -65,7 +65,7 @@ def status(
         refused_files=len(refused),
         announcing=outbox.names,
         offline_since=utc_text(health.offline_since_ns) if health.offline_since_ns else None,
-        conflict_list=[_item(c) for c in conflicts],
+        conflict_list=conflicts,
         warnings=warnings,
     )
 
@@ -80,12 +80,6 @@ def _cached(cache: CacheStats, pinned: tuple[int, int, int]) -> dict[str, Any]:
         "pinned_bytes": pinned[1],
         "pinned_behind": pinned[2],
     }
-
-
-def _item(c: Conflict) -> ConflictItem:
-    return ConflictItem(
-        path=c.original, kept_as=c.ours, other=c.theirs_author, time=utc_text(c.time_ns)
-    )
 
 
 def _flags(can: Capabilities) -> dict[str, bool]:

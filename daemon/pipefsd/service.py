@@ -23,15 +23,11 @@ from pipefs.buckets import open_place
 from pipefs.cachemessages import CacheRequest
 from pipefs.conditional import ConditionalStore
 from pipefs.config import Settings, cache_limit_for
+from pipefs.conflictmessages import Resolve
 from pipefs.conflicts import Effects
 from pipefs.content import ContentReader
 from pipefs.descriptor import create_descriptor, who
-from pipefs.errors import (
-    NotFound,
-    PipefsError,
-    StoreUnavailable,
-    TimedOut,
-)
+from pipefs.errors import NotFound, PipefsError, StoreUnavailable, TimedOut
 from pipefs.follow import Follower
 from pipefs.foreign.found import Foreign
 from pipefs.home import Home
@@ -59,6 +55,7 @@ from pipefsd.openers import ForeignLooks
 from pipefsd.outboxes import Outbox
 from pipefsd.ownership import Ownership
 from pipefsd.pinning import Pinning
+from pipefsd.settlements import Settlements
 from pipefsd.states import open_state
 from pipefsd.syncer import NOTICED_AFTER_S, Health, Syncer
 from pipefsd.timeline import Timeline
@@ -333,6 +330,14 @@ class PipeService:
     def cache(self, request: CacheRequest, progress: Progress) -> Result:
         """Answer a request about the cache (`pipefsd.pinning`)."""
         return self._pinning.handle(request, progress)
+
+    def resolve(self, request: Resolve, progress: Progress) -> Result:
+        """End a conflict (`pipefsd.settlements`)."""
+        settlements = Settlements(self._pipe.name, self._volume, self._outbox, self._syncer)
+        orphaned, versioned = self.filesystem.orphaned, self._capabilities.versioning
+        return settlements.resolve(
+            request, progress, self._why_read_only(), orphaned=orphaned, versioned=versioned
+        )
 
     @property
     def operations(self) -> Timeline:

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from pipefs.cachemessages import CacheRequest
+from pipefs.conflictmessages import Resolve
 from pipefs.errors import PipefsError
 from pipefs.protocol import (
     Flush,
@@ -279,6 +280,8 @@ class _Worker:
             return dict(service.refresh(request.full))
         if isinstance(request, CacheRequest):
             return service.cache(request, progress)
+        if isinstance(request, Resolve):
+            return service.resolve(request, progress)
         return service.past(request, progress)
 
     def _status(self, service: Service) -> dict[str, object]:

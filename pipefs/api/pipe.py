@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipefs.api.history import History
-from pipefs.api.moving import Moving
+from pipefs.api.settling import Settling
 
 
-class Pipe(Moving, History):
+class Pipe(Settling, History):
     """A pipe: a named, versioned set of files in an S3 bucket or an embedded store.
 
     Args:

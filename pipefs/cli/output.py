@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from pipefs.conflictmessages import ConflictItem
 from pipefs.protocol import MountStatus
 from pipefs.units import clock_text, show_count, show_seconds, show_size
 
@@ -150,16 +152,26 @@ def status_row(status: MountStatus) -> list[str]:
     ]
 
 
-def conflict_lines(status: MountStatus) -> list[str]:
-    """What became of two contents of one path, and the command that settles it."""
+def conflict_lines(
+    name: str, found: Sequence[ConflictItem], command: Callable[[str], str] = "pipefs {}".format
+) -> list[str]:
+    """What became of two contents of one path, and the command that settles it.
+
+    Args:
+        name: of the pipe. command: how this user types one.
+    """
     lines = []
-    for item in status.conflict_list:
+    for item in found:
         other = item.other or "somebody else"
         when = f" at {clock_text(item.time)}" if item.time else ""
-        path, mine = printable(item.path), printable(item.kept_as)
+        path, copy = printable(item.path), printable(item.kept_as)
+        whose = ("yours", "theirs") if item.theirs_aside else ("theirs", "yours")
+        several = [i for i in found if i.path == item.path][1:]
+        target = shlex.quote(f"{name}/{item.kept_as if several else item.path}")
         lines += [
             f"  {path}  you and {other} both changed it{when}; both are kept:",
-            f"    {path} (theirs)   {mine} (yours)",
+            f"    {path} ({whose[0]})   {copy} ({whose[1]})",
+            f"    {command(f'resolve {target} --keep mine|theirs|both')}",
         ]
     return lines
 

@@ -49,7 +49,8 @@ def status(app: App, name: str | None) -> None:
     wide = table([status_row(s) for s in found])
     for line, one in zip(wide, found, strict=True):
         app.say(line)
-        for detail in (*(f"  {w}" for w in one.warnings), *conflict_lines(one)):
+        conflicts = conflict_lines(one.name, one.conflict_list, app.command)
+        for detail in (*(f"  {w}" for w in one.warnings), *conflicts):
             app.say(detail)
     at_risk = [printable(s.name) for s in found if unsafe(s)]
     app.say("safe to unplug: " + (f"no ({', '.join(at_risk)})" if at_risk else "yes"))

@@ -44,6 +44,15 @@ def land(temporary: str, path: str, before: Local | None) -> Local:
     return local_of(os.lstat(path))
 
 
+def move_aside(path: str, free: str) -> None:
+    """Give a file another name, in whose place nothing may be.
+
+    Raises:
+        Conflict: something is there; nothing was done.
+    """
+    _place(path, free)
+
+
 def sync_file_system(folder: str) -> None:
     """All that was written to the folder's file system is on its disk when this returns."""
     call = _libc("syncfs")

@@ -270,6 +270,51 @@ def test_two_writers_from_the_same_base_lose_nothing_and_are_told(pair: Pair) ->
     assert pair.b.status("p")["conflicts"] == 0
 
 
+def _in_conflict(pair: Pair, name: str) -> str:
+    """Both wrote a new file of this name, a first; where b's is."""
+    (pair.on_a / name).write_text("from a")
+    (pair.on_b / name).write_text("from b")
+    pair.a.flush("p")
+    pair.b.flush("p")
+    (item,) = (c for c in pair.b.status("p")["conflict_list"] if c["path"] == name)
+    eventually(lambda: _says(pair.on_a / item["kept_as"], b"from b"), "a has the copy")
+    assert _says(pair.on_b / name, b"from a")
+    return str(item["kept_as"])
+
+
+@promise(
+    "resolve",
+    "`pipefs resolve` ends a conflict on every machine; the content that goes stays in the history "
+    "of its path.",
+)
+def test_d6_15_resolve_ends_a_conflict_on_both_machines(pair: Pair) -> None:
+    copy = _in_conflict(pair, "mine.csv")
+    with open(pair.on_b / "mine.csv") as held:
+        said = pair.b.run("resolve", str(pair.on_b / copy), "--keep", "mine").stdout
+        assert "what mine.conflict-" in said
+        # The kernel of this machine knew the other file by the name, and has it open.
+        assert (pair.on_b / "mine.csv").read_text() == "from b"
+        assert not (pair.on_b / copy).exists()
+        assert held.read() == "from a"
+    assert os.getxattr(pair.on_b / "mine.csv", "user.pipefs.state") != b"conflict"
+    other = _in_conflict(pair, "theirs.csv")
+    pair.b.run("resolve", "p/theirs.csv", "--keep", "theirs")
+    both = _in_conflict(pair, "both.csv")
+    assert os.getxattr(pair.on_b / both, "user.pipefs.state") == b"conflict"
+    pair.b.run("resolve", "p/both.csv", "--keep", "both")
+    assert os.getxattr(pair.on_b / both, "user.pipefs.state") == b"clean"
+    assert pair.b.status("p")["conflicts"] == 0
+    pair.b.flush("p")
+    eventually(lambda: _says(pair.on_a / "mine.csv", b"from b"), "a sees who won")
+    eventually(lambda: not (pair.on_a / copy).exists(), "a sees that the copy went")
+    eventually(lambda: not (pair.on_a / other).exists(), "and the other one")
+    assert _says(pair.on_a / "theirs.csv", b"from a") and _says(pair.on_a / both, b"from b")
+    for path in ("mine.csv", "theirs.csv", "both.csv"):
+        pair.b.run("resolve", f"p/{path}", "--keep", "mine", code=3)
+    was = {v.read_bytes() for v in (pair.on_a / ".versions/mine.csv").iterdir()}
+    assert was == {b"from a", b"from b"}
+
+
 @promise(
     "two-makers",
     "A name that is made on two machines at once is kept twice: `O_EXCL` and locks count on "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from pipefs.cli.output import (
@@ -18,7 +19,8 @@ from pipefs.cli.output import (
     tilde,
     unsafe,
 )
-from pipefs.protocol import ConflictItem, MountStatus
+from pipefs.conflictmessages import ConflictItem
+from pipefs.protocol import MountStatus
 
 
 def status(**values: object) -> MountStatus:
@@ -101,9 +103,20 @@ def test_a_worker_that_does_not_answer_is_not_called_safe() -> None:
 
 def test_a_conflict_names_both_contents() -> None:
     item = ConflictItem("q3.csv", "q3.conflict-lab3.csv", "maria@lab7", "2020-01-02T14:10:00Z")
-    text = "\n".join(conflict_lines(status(conflict_list=[item])))
+    lines = conflict_lines("sales", [item])
     for part in ("q3.csv", "q3.conflict-lab3.csv", "maria@lab7", "14:10Z"):
-        assert part in text
+        assert part in "\n".join(lines)
+    assert lines[-1] == "    pipefs resolve sales/q3.csv --keep mine|theirs|both"
+    folder = msgspec.structs.replace(item, path="a b", kept_as="a b.conflict", theirs_aside=True)
+    lines = conflict_lines("sales", [folder])
+    assert lines[1] == "    a b (yours)   a b.conflict (theirs)"
+    assert "'sales/a b'" in lines[2]
+
+
+def test_of_several_copies_each_is_named_by_its_own_path() -> None:
+    items = [ConflictItem("q3.csv", copy) for copy in ("q3.one.csv", "q3.two.csv")]
+    commands = conflict_lines("sales", items)[2::3]
+    assert [c.split()[2] for c in commands] == ["sales/q3.one.csv", "sales/q3.two.csv"]
 
 
 def test_a_long_last_cell_widens_no_column() -> None:
