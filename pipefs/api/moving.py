@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipefs.api.base import Mode
-from pipefs.api.contents import Contents
-from pipefs.api.listing import Listing
-from pipefs.api.several import files_in, raise_failed
+from pipefs.api.deleting import Deleting, Names, names_in
+from pipefs.api.several import files_in
 from pipefs.errors import AlreadyExists, Conflict, NotFound, Refused, UsageError
 from pipefs.filters import Patterns
-from pipefs.folder.deciding import Folder
 from pipefs.folder.plan import MergeMode
 from pipefs.folder.reports import Options, Progress, Report
-from pipefs.folder.scan import scan
-from pipefs.publishing import Deletion
 from pipefs.replicated import to_names
-from pipefs.units import show_count
-
-Names = str | Iterable[str] | None
 
 
-class Moving(Listing, Contents):
-    """Pull, import, and deleting on either side."""
+class Moving(Deleting):
+    """Pull, push and import."""
 
     # --- pull ---------------------------------------------------------------------------------
 
@@ -41,6 +34,7 @@ class Moving(Listing, Contents):
         cached: bool = True,
         *,
         mode: Mode | None = None,
+        delete: bool = False,
         dest: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> Report:
@@ -56,6 +50,7 @@ class Moving(Listing, Contents):
                 is an error.
             cached: False looks now for what other tools wrote.
             mode: instead of the pipe's.
+            delete: also delete here what the pipe has not, pushed or not.
             dest: another folder.
             progress: told how far it is (`pipefs.folder.reports.Progress`).
         Returns:
@@ -75,13 +70,23 @@ class Moving(Listing, Contents):
         """
         from pipefs.folder.pulling import pull
 
-        self._online()
+        self._movable()
         if dest is None and (mount := self._mount()) is not None:
             if not dryrun:
                 self._beside.show(full=not cached)
             return Report(self.name, mount.path, "pull", dryrun)
         self._catch_up()
-        options = self._options(files, dryrun, include, exclude, nrecent, cached, mode, merge_mode)
+        options = self._options(
+            files,
+            mode,
+            merge_mode,
+            include=include,
+            exclude=exclude,
+            nrecent=nrecent,
+            dry_run=dryrun,
+            cached=cached,
+            delete=delete,
+        )
         return pull(self._replica, self._folder(dest), options, progress)
 
     def pull_preview(self, files: Names = None, **how: object) -> Report:
@@ -94,11 +99,18 @@ class Moving(Listing, Contents):
         """
         return self.pull(files, dryrun=True, **how)  # type: ignore[arg-type]  # checked there
 
-    def is_synced(self, israise: bool = False, *, cached: bool = True) -> bool:
+    def is_synced(
+        self,
+        israise: bool = False,
+        *,
+        cached: bool = True,
+        dest: str | os.PathLike[str] | None = None,
+    ) -> bool:
         """Whether the folder has everything that the pipe has.
 
         Args:
             israise: raise `Conflict`, which names the files, instead of False.
+            dest: another folder.
 
         >>> _ = pipe.put("1", "a.csv")
         >>> pipe.is_synced()
@@ -110,10 +122,10 @@ class Moving(Listing, Contents):
         from pipefs.folder.pulling import is_synced
         from pipefs.folder.reports import named
 
-        if self._mount() is not None:
+        if dest is None and self._mount() is not None:
             return True
-        self._online()
-        missing = is_synced(self._replica, self._folder(None), cached=cached)
+        self._movable()
+        missing = is_synced(self._replica, self._folder(dest), cached=cached)
         if missing and israise:
             raise Conflict(
                 f"{self.name} has changes that were not pulled: {named(missing)}",
@@ -137,95 +149,86 @@ class Moving(Listing, Contents):
         """
         if self._mount() is not None:
             raise Refused(f"{self.name} is mounted: its folder is the pipe itself")
+        self._movable()
         if delete:
             self.delete_files_local(confirm=False)
         return self.pull(mode="all", merge_mode="overwrite", cached=False)
 
-    # --- deleting -----------------------------------------------------------------------------
+    # --- push ---------------------------------------------------------------------------------
 
-    def delete_files_local(
+    def push(
         self,
         files: Names = None,
-        confirm: bool = True,
-        delete_all: bool = True,
-        ignore_errors: bool = False,
-    ) -> list[str]:
-        """Delete files in the pipe's folder, which a pull brings back; not in a mount.
+        dryrun: bool = False,
+        include: Patterns = None,
+        exclude: Patterns = None,
+        nrecent: int = 0,
+        cached: bool = True,
+        *,
+        mode: Mode | None = None,
+        delete: bool = False,
+        dest: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Send new and changed files of the folder into the pipe. A mount sends by itself; here it
+        is waited for.
 
         Args:
-            files: only these; None: all.
-            confirm: ask on the terminal first.
-            delete_all: also what was never pushed; False: only what the pipe has.
-            ignore_errors: go on where one cannot be deleted.
+            files: only these, whatever is in the pipe.
+            dryrun: only say it.
+            include, exclude, nrecent, cached, mode, progress: as of `pull`.
+            delete: also delete in the pipe, for everybody, what the folder has not; its versions
+                stay where the store keeps any.
+            dest: from another folder.
+        Returns:
+            The files, each a text with `size`, `modified_at` and `version`, and what there is to
+            say besides.
+        Raises:
+            Conflict: the pipe has changes that were not pulled (not with mode `all` or named
+            files); nothing was done. NotFound: no such file. Refused: `delete` from a folder
+            without files. PartlyDone: some failed, or somebody else was faster. ReadOnly. Store
+            errors; what was done until then stays done.
+
+        >>> (pipe.dirpath / "new.csv").write_text("a,b")
+        3
+        >>> list(pipe.push())
+        ['new.csv']
+        >>> pipe.scan_remote(), list(pipe.push())
+        (['new.csv'], [])
         """
-        if self._mount() is not None:
-            raise Refused(
-                f"{self.name} is mounted: what is deleted in its folder is deleted for everybody",
-                hint="If you mean that: delete_files_remote",
-            )
-        here = scan(os.fspath(self.dirpath)).files
-        chosen = sorted(here) if files is None else [f for f in _names(files) if f in here]
-        if not delete_all:
-            with self._present() as now:
-                chosen = [f for f in chosen if now.entry(f) is not None]
-        self._ask(confirm, chosen, f"in {self.dirpath} for good")
-        gone = []
-        for name in chosen:
-            try:
-                (self.dirpath / name).unlink(missing_ok=True)
-                gone.append(name)
-            except OSError:
-                if not ignore_errors:
-                    raise
-        for folder in sorted({Path(name).parent for name in gone}, reverse=True):
-            _remove_empty(self.dirpath, folder)
-        return gone
+        from pipefs.folder.pushing import push
 
-    def delete_files_remote(self, files: Names = None, confirm: bool = True) -> list[str]:
-        """Delete files of the pipe, for everybody; their versions stay, where the store keeps any.
+        self._movable()
+        if dest is None and (mount := self._mount()) is not None:
+            if not dryrun:
+                self._beside.bring_up()
+            return Report(self.name, mount.path, "push", dryrun)
+        self._catch_up()
+        options = self._options(
+            files,
+            mode,
+            None,
+            include=include,
+            exclude=exclude,
+            nrecent=nrecent,
+            dry_run=dryrun,
+            cached=cached,
+            delete=delete,
+        )
+        try:
+            return push(self._replica, self._folder(dest), options, progress)
+        finally:
+            self._reach.look_again()
 
-        Args:
-            files: only these; None: all.
-            confirm: ask on the terminal first.
+    def push_preview(self, files: Names = None, **how: object) -> Report:
+        """What `push` would send: its files, and `bytes`. Arguments as of `push`.
 
-        >>> _ = pipe.put("1", "a.csv"), pipe.put("2", "b.csv")
-        >>> pipe.delete_files_remote(["a.csv"], confirm=False)
-        ['a.csv']
-        >>> pipe.scan_remote()
-        ['b.csv']
+        >>> (pipe.dirpath / "new.csv").write_text("a,b")
+        3
+        >>> pipe.push_preview().bytes
+        3
         """
-        publisher = self._publisher()
-        with self._present() as now:
-            there = [i.path for i in now.walk() if i.kind != "dir"]
-        chosen = there if files is None else [f for f in _names(files) if f in set(there)]
-        self._ask(confirm, chosen, f"in {self.name} for everybody")
-        done = publisher.publish([Deletion(path) for path in chosen])
-        self._reach.look_again()
-        raise_failed(done)
-        return chosen
-
-    def delete_files(self, files: Names = None, confirm: bool = True) -> list[str]:
-        """Delete files on both sides: what is deleted here only if the pipe had it."""
-        names = None if files is None else _names(files)
-        here = [] if self._mount() is not None else sorted(scan(os.fspath(self.dirpath)).files)
-        with self._present() as now:
-            there = [i.path for i in now.walk() if i.kind != "dir"]
-        chosen = [f for f in there if names is None or f in names]
-        self._ask(confirm, chosen, f"in {self.name} and in {self.dirpath}")
-        gone = self.delete_files_remote(chosen, confirm=False)
-        if here:
-            self.delete_files_local([f for f in gone if f in here], confirm=False)
-        return gone
-
-    @staticmethod
-    def _ask(confirm: bool, files: Sequence[str], where: str) -> None:
-        if not confirm or not files:
-            return
-        question = f"This deletes {show_count(len(files), 'file')} {where}."
-        if not sys.stdin.isatty():
-            raise Refused(f"{question} Not done", hint="If you mean it: confirm=False")
-        if input(f"{question} Go on? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise Refused("not done")
+        return self.push(files, dryrun=True, **how)  # type: ignore[arg-type]  # checked there
 
     # --- importing ----------------------------------------------------------------------------
 
@@ -308,47 +311,13 @@ class Moving(Listing, Contents):
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _online(self) -> None:
-        if self.offline:
-            raise Refused(f"{self.name} was opened offline", hint=f'Online: Pipe("{self.name}")')
-
-    def _folder(self, dest: str | os.PathLike[str] | None) -> Folder:
-        return Folder.at(self.dirpath if dest is None else dest)
-
     def _options(
-        self,
-        files: Names,
-        dryrun: bool,
-        include: Patterns,
-        exclude: Patterns,
-        nrecent: int,
-        cached: bool,
-        mode: Mode | None,
-        merge_mode: MergeMode | None,
+        self, files: Names, mode: Mode | None, merge_mode: MergeMode | None, **how: Any
     ) -> Options:
+        mode = mode or self.mode
+        if mode not in ("default", "new", "mod", "all"):
+            raise UsageError(f"there is no mode {mode!r}", hint="default, new, mod or all")
         if merge_mode not in (None, "keep", "overwrite"):
             raise UsageError(f"there is no merge_mode {merge_mode!r}", hint="keep or overwrite")
-        return Options(
-            files=None if files is None else tuple(_names(files)),
-            include=include,
-            exclude=exclude,
-            mode=mode or self.mode,
-            merge_mode=merge_mode,
-            nrecent=nrecent,
-            dry_run=dryrun,
-            cached=cached,
-        )
-
-
-def _names(files: str | Iterable[str]) -> list[str]:
-    """Texts without what they carry: names may come from `files()`."""
-    return [str(files)] if isinstance(files, str) else [str(f) for f in files]
-
-
-def _remove_empty(top: Path, folder: Path) -> None:
-    while folder != Path():
-        try:
-            (top / folder).rmdir()
-        except OSError:
-            return
-        folder = folder.parent
+        chosen = None if files is None else tuple(names_in(files))
+        return Options(files=chosen, mode=mode, merge_mode=merge_mode, **how)

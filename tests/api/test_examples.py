@@ -50,6 +50,6 @@ def test_d6_01_what_people_call_has_an_example() -> None:
     """Every public method of `Pipe` that does something says how it is called."""
     said = {e.name.rpartition(".")[2] for e in _examples()}
     plain = {"close", "url", "mode", "dir", "is_mounted", "replica", "meta"}
-    alike = {"delete_files", "delete_files_local", "push_preview"}
+    alike = {"delete_files", "delete_files_local"}
     methods = {n for n in dir(pipefs.Pipe) if not n.startswith("_")}
     assert methods - said - plain - alike == set()
