@@ -115,6 +115,13 @@ def test_a_mount_is_always_in_step(mount: Path, home: Home, tmp_path: Path) -> N
     assert list(pipe.pull()) == [] and pipe.is_synced()
     assert list(pipe.pull(dest=tmp_path / "copy")) == ["a.txt"]
     assert (tmp_path / "copy" / "a.txt").read_text() == "one"
+    (mount / "b.txt").write_text("two")
+    assert list(pipe.push()) == [] and pipe.scan_remote() == ["a.txt", "b.txt"]
+    assert pipe.remove_orphans(direction="both", dryrun=False) == {"local": [], "remote": []}
+    (tmp_path / "copy" / "a.txt").write_text("from elsewhere")
+    assert list(pipe.push(["a.txt"], dest=tmp_path / "copy")) == ["a.txt"]
+    assert (mount / "a.txt").read_text() == "from elsewhere"
+    (mount / "b.txt").unlink()
     with pytest.raises(Refused, match="for everybody"):
         pipe.delete_files_local(confirm=False)
     with pytest.raises(Refused, match="is mounted"):
