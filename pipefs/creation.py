@@ -109,8 +109,8 @@ def create_pipe(
         check_name(name)
         if name in registry.names():
             raise registry.taken(name)
-    where = normal_url(url or registry.new_url(name or ""))
-    settings = registry.settings_for(name or "", options)
+    where = normal_url(url or registry.new_url(name or "", str(options.get("parent", ""))))
+    settings = registry.settings_for(name or "", options, where)
     keys = _credentials(registry, name, where, options)
     made = create_bucket and _create_bucket(where, settings, keys)
     store = open_store_for(where, settings, keys, patience_s=PATIENCE_S)

@@ -13,9 +13,9 @@ import difflib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,17 +35,18 @@ from pipefs.errors import (
     NewerFormat,
     NotFound,
     PipefsError,
+    Refused,
     UsageError,
 )
 from pipefs.home import Home, check_name, make_private
 from pipefs.profiles import profile_names, read_profile, write_profile
+from pipefs.registered import PATIENCE_S, Pipe, open_store_for
 from pipefs.tomlfile import read_toml, sync_folder, write_toml
 from pipefs.types import Credentials
 from pipefs.units import utc_text
 
 if TYPE_CHECKING:
     from pipefs.descriptor import PipeDescriptor
-    from pipefs.stores.base import Store
 
 __all__ = [
     "PATIENCE_S",
@@ -65,46 +66,6 @@ _NOT_INHERITED = frozenset({"mountpoint", "automount", "parent", "root"})
 
 
 @dataclass(frozen=True, slots=True)
-class Pipe:
-    """One registered pipe."""
-
-    name: str
-    url: str
-    pipe_id: str
-    created: str = ""
-    """UTC with Z: when it was registered here."""
-    options: Mapping[str, object] = field(default_factory=dict)
-    """What was set for this pipe, as TOML keeps it."""
-    settings: Settings = field(default_factory=Settings)
-    """All layers resolved."""
-    kept: Callable[[], Credentials | None] | None = field(default=None, repr=False, compare=False)
-    """Looks up the stored credentials: the pipe's own, or its parents'."""
-
-    def credentials(self) -> Credentials | None:
-        """Stored for this pipe; None: boto3 finds them, as for everything on AWS.
-
-        Raises:
-            AccessDenied: they are encrypted, and the key is gone.
-        """
-        return self.kept() if self.kept is not None else None
-
-    def open_store(
-        self, *, patience_s: float | None = None, credentials: Credentials | None = None
-    ) -> Store:
-        """The pipe's store, with its settings. The caller closes it.
-
-        Args:
-            patience_s: how long an operation is tried while the store does not answer; None is
-                the store's own bound, right for a daemon.
-            credentials: instead of those stored for the pipe.
-
-        An embedded store whose folder is not there is never made anew here.
-        """
-        found = credentials or self.credentials()
-        return open_store_for(self.url, self.settings, found, patience_s=patience_s, make=False)
-
-
-@dataclass(frozen=True, slots=True)
 class RemotePipe:
     """A pipe found below a root; `name` is its folder's name."""
 
@@ -115,44 +76,10 @@ class RemotePipe:
 
 # `Registry.list` hides the builtin inside its class, for mypy.
 Pipes = list[Pipe]
+Names = list[str]
 RemotePipes = list[RemotePipe]
 Problems = list[PipefsError]
 Layers = list[Mapping[str, object]]
-
-
-PATIENCE_S = 10.0
-"""For a command somebody waits for: longer than a hiccup, shorter than a coffee."""
-
-
-def open_store_for(
-    url: str,
-    settings: Settings,
-    credentials: Credentials | None = None,
-    *,
-    patience_s: float | None = None,
-    make: bool = True,
-) -> Store:
-    """The store of a URL; see `Pipe.open_store` and `stores.opening.open_store`."""
-    # Here: boto3 takes 0.4 s to import, and `pipefs list` needs no store.
-    from pipefs.stores.opening import open_store
-    from pipefs.stores.retrying import RetryPolicy
-
-    return open_store(
-        url,
-        endpoint_url=settings.endpoint_url,
-        region=settings.region,
-        profile=settings.aws_profile,
-        addressing=settings.addressing,
-        engine=settings.engine,
-        checksum=settings.checksum,
-        storage_class=settings.storage_class,
-        sse=settings.sse,
-        kms_key=settings.kms_key,
-        requester_pays=settings.requester_pays,
-        credentials=credentials,
-        policy=None if patience_s is None else RetryPolicy(deadline_s=patience_s),
-        make=make,
-    )
 
 
 class Registry:
@@ -190,13 +117,22 @@ class Registry:
     def get(self, name: str) -> Pipe:
         """Raises `NotFound` with near names, `NewerFormat`, `UsageError` for a bad file."""
         url, pipe_id, created, options = self._read(name)
-        settings = self.settings_for(name, options)
+        settings = self.settings_for(name, options, url)
         kept = partial(self.credentials_for, name, options)
         return Pipe(name, url, pipe_id, created, options, settings, kept)
 
-    def settings_for(self, name: str, options: Mapping[str, object]) -> Settings:
-        """What a pipe with these options would have, all layers resolved."""
-        return resolve_settings(*self._layers(name, options))
+    def settings_for(self, name: str, options: Mapping[str, object], url: str = "") -> Settings:
+        """What a pipe with these options would have at `url`, all layers resolved."""
+        return resolve_settings(*self._layers(name, options, url))
+
+    def children(self, name: str) -> Names:
+        """Pipes that have this one as their parent, by name."""
+        found = []
+        for other in self.names():
+            with contextlib.suppress(PipefsError):
+                if self._read(other)[3].get("parent") == name:
+                    found.append(other)
+        return found
 
     def credentials_for(self, name: str, options: Mapping[str, object]) -> Credentials | None:
         """What is stored for a pipe with these options, or else for the next of its parents."""
@@ -245,11 +181,26 @@ class Registry:
         return self.get(name)
 
     def remove(self, name: str) -> None:
-        """Forget a pipe. Neither its store nor its local state is touched."""
+        """Forget a pipe. Neither its store nor its local state is touched.
+
+        Raises:
+            Refused: other pipes inherit from it.
+        """
         with self._locked():
             self._read(name)
+            self.refuse_parent(name)
             self._file(name).unlink()
             sync_folder(self._folder)
+
+    def refuse_parent(self, name: str) -> None:
+        """`Refused` where other pipes inherit from this one."""
+        children = self.children(name)
+        if children:
+            raise Refused(
+                f'"{name}" is the parent of {", ".join(children)}, which would lose its settings',
+                hint=f"First: pipefs remove {children[0]}, or give it another parent: "
+                f"pipefs set {children[0]} parent=",
+            )
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.toml"
@@ -285,11 +236,19 @@ class Registry:
             hint=f"{hint}All pipes: pipefs list · a new one: pipefs create {name}",
         )
 
-    def _layers(self, name: str, options: Mapping[str, object]) -> Layers:
+    def _layers(self, name: str, options: Mapping[str, object], url: str) -> Layers:
         """Options from the weakest to the strongest."""
         chain: Layers = [options]
-        for inherited in self._parents(name, options).values():
-            chain.append({k: v for k, v in inherited.items() if k not in _NOT_INHERITED})
+        for parent, inherited in self._parents(name, options).items():
+            taken = {k: v for k, v in inherited.items() if k not in _NOT_INHERITED}
+            if os.path.isabs(str(taken.get("dir", ""))):
+                # Two pipes never share a folder. A child below its parent's prefix has the same
+                # place below its parent's folder, so there the two agree about each file.
+                below = url.removeprefix(f"{self._read(parent)[0]}/")
+                del taken["dir"]
+                if below and below != url:
+                    taken["dir"] = os.path.join(str(inherited["dir"]), below)
+            chain.append(taken)
         return [self._config.defaults, self.profile_options(), *reversed(chain)]
 
     def _parents(
@@ -332,9 +291,13 @@ class Registry:
         """Settings of a pipe that sets nothing itself; `root` is where new pipes go."""
         return resolve_settings(self._config.defaults, self.profile_options())
 
-    def new_url(self, name: str) -> str:
-        """Where `create NAME` without a URL puts a pipe: ROOT/NAME, or an embedded store."""
+    def new_url(self, name: str, parent: str = "") -> str:
+        """Where `create NAME` without a URL puts a pipe: below its parent's prefix, else ROOT/NAME,
+        or an embedded store. (Embedded stores do not lie inside each other.)"""
         check_name(name)
+        above = self._read(parent)[0] if parent else ""
+        if above.startswith("s3://"):
+            return f"{above}/{name}"
         root = self.defaults().root
         return f"{root}/{name}" if root else self.home.embedded_store(name).as_uri()
 

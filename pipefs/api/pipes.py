@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipefs.api.tables import Table
 from pipefs.errors import AlreadyExists, UsageError
-from pipefs.folder.places import folder_of
+from pipefs.folder.here import here_of
 from pipefs.home import Home, resolve_home
 from pipefs.registry import Registry
 
@@ -194,15 +194,4 @@ def list_local_pipes(*, profile: str | None = None, system: bool = False) -> lis
     mounted: set[str] = set()
     if SupervisorClient(home).socket.exists():
         mounted = {m.name.partition("@")[0] for m in SupervisorClient(home).mounts_or_none()}
-    return [
-        pipe.name
-        for pipe in registry.list([])
-        if pipe.name in mounted or _has_something(folder_of(home, pipe))
-    ]
-
-
-def _has_something(folder: Path) -> bool:
-    try:
-        return any(folder.iterdir())
-    except OSError:
-        return False
+    return [p.name for p in registry.list([]) if p.name in mounted or here_of(home, p).folder]

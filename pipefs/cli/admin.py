@@ -74,6 +74,30 @@ def show_profile(app: App, name: str) -> None:
 
 
 @profile.command(
+    "dir",
+    short_help="The folder of its pipes.",
+    example="""\
+cd "$(pipefs profile dir)"                       of the default profile
+pipefs profile dir team --json                   all its folders""",
+)
+@click.argument("name", required=False)
+@pass_app
+def profile_dir(app: App, name: str | None) -> None:
+    """Print where pull puts the files of a profile's pipes; each has a folder of its name there.
+    --json also has the folders of settings, state, cache and mounts."""
+    from pipefs.folder.places import pipes_folder
+
+    chosen = name or app.profile
+    if chosen:
+        _options(chosen, app)
+    home = resolve_home(system=app.system, profile=chosen or None, config_file=app.config_file)
+    folder = pipes_folder(home)
+    others = {k: str(getattr(home, k)) for k in ("config", "state", "cache", "mounts", "stores")}
+    app.emit({"name": chosen, "pipes": str(folder), **others})
+    app.say(str(folder))
+
+
+@profile.command(
     "set",
     short_help="Change settings of a profile.",
     example="pipefs profile set team region=eu-central-1",

@@ -22,7 +22,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         "make a pipe and know it",
         {
             "create": f"{_START}:create",
-            "list": f"{_START}:list_pipes",
+            "list": "pipefs.cli.listing:list_pipes",
             "show": f"{_START}:show",
             "set": f"{_START}:set_options",
             "remove": f"{_START}:remove",

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from pipefs.cli.app import App, Command, pass_app
-from pipefs.cli.output import printable, table, tilde
+from pipefs.cli.listing import pipe_json, place_of
+from pipefs.cli.output import printable, table
 from pipefs.config import SPECS, parse_assignments, travelling
-from pipefs.errors import PartlyDone, PipefsError, Refused
+from pipefs.errors import Refused
 from pipefs.registry import PATIENCE_S, Pipe, Registry
 from pipefs.units import show_count, show_size
 
 if TYPE_CHECKING:
     from pipefs.creation import Created
-    from pipefs.home import Home
 
 
 @click.command(
@@ -66,7 +66,7 @@ def create(
         app.say(f"next: {app.command(f'mount {made.pipe.name}')}")
     app.emit(
         {
-            **_pipe_json(made.pipe),
+            **pipe_json(made.pipe),
             "adopted": made.adopted,
             "versioning": made.capabilities.versioning,
             "writable": made.capabilities.writable,
@@ -78,7 +78,7 @@ def create(
 
 def _created_facts(made: Created, registry: Registry) -> list[str]:
     pipe, caps = made.pipe, made.capabilities
-    facts = [_place(pipe, registry.home)]
+    facts = [place_of(pipe, registry.home)]
     if made.bucket_created:
         facts.append("bucket made")
     if made.adopted:
@@ -94,13 +94,6 @@ def _created_facts(made: Created, registry: Registry) -> list[str]:
         facts.append(f"newest {newest}")
     facts.append("versions kept" if caps.versioning else "VERSIONS NOT KEPT")
     return facts
-
-
-def _place(pipe: Pipe, home: Home) -> str:
-    """Where a pipe's files are, for people."""
-    if pipe.url == home.embedded_store(pipe.name).as_uri():
-        return f"embedded store in {tilde(str(home.embedded_store(pipe.name)))}"
-    return pipe.url
 
 
 def _created_warnings(app: App, made: Created) -> None:
@@ -130,94 +123,6 @@ def _created_warnings(app: App, made: Created) -> None:
         )
 
 
-def _pipe_json(pipe: Pipe) -> dict[str, object]:
-    return {
-        "name": pipe.name,
-        "url": pipe.url,
-        "pipe_id": pipe.pipe_id,
-        "created": pipe.created,
-        "options": dict(pipe.options),
-    }
-
-
-@click.command(
-    "list",
-    cls=Command,
-    short_help="All pipes, and where they are mounted.",
-    example="pipefs list\npipefs --profile team list --remote",
-)
-@click.option("--remote", is_flag=True, help="What is below the profile's root in the bucket.")
-@pass_app
-def list_pipes(app: App, remote: bool) -> None:
-    """All pipes of this user (or with --system of the machine)."""
-    home = app.home()
-    registry = app.registry(home)
-    problems: list[PipefsError] = []
-    if remote:
-        _list_remote(app, registry, problems)
-    else:
-        _list_local(app, home, registry, problems)
-    for problem in problems:
-        app.warn(problem.message, problem.hint)
-    if problems:
-        raise PartlyDone(f"{show_count(len(problems), 'pipe')} could not be read")
-
-
-def _list_local(app: App, home: Home, registry: Registry, problems: list[PipefsError]) -> None:
-    from pipefs.client import SupervisorClient
-
-    pipes = registry.list(problems)
-    mounted: dict[str, list[str]] = {}
-    try:
-        for item in SupervisorClient(home).mounts_or_none():
-            mounted.setdefault(item.name.partition("@")[0], []).append(item.path)
-    except PipefsError as e:
-        problems.append(e)  # A wedged daemon does not hide what is registered.
-    items = [{**_pipe_json(p), "mounts": mounted.get(p.name, [])} for p in pipes]
-    app.emit({"pipes": items})
-    if not pipes and not problems:
-        app.say(f"no pipes yet · make one: {app.command('create NAME')}")
-    rows = [
-        [p.name, _place(p, home), ", ".join(tilde(m) for m in mounted.get(p.name, []))]
-        for p in pipes
-    ]
-    for line in table(rows):
-        app.say(line)
-
-
-def _list_remote(app: App, registry: Registry, problems: list[PipefsError]) -> None:
-    found = registry.remote_pipes(problems)
-    here = {p.url: p.name for p in registry.list()}
-    app.emit(
-        {
-            "pipes": [
-                {
-                    "name": r.name,
-                    "url": r.url,
-                    "pipe_id": r.descriptor.pipe_id,
-                    "created": r.descriptor.created,
-                    "created_by": r.descriptor.created_by,
-                    "here": here.get(r.url),
-                }
-                for r in found
-            ]
-        }
-    )
-    root = registry.defaults().root
-    if not found and not problems:
-        app.say(f"no pipes in {root} yet · make one: {app.command('create NAME')}")
-    rows = [
-        [
-            printable(r.name),
-            f"made {r.descriptor.created[:10]} by {printable(r.descriptor.created_by)}",
-            f"here as {here[r.url]}" if r.url in here else app.command(f"create {r.url}"),
-        ]
-        for r in found
-    ]
-    for line in table(rows):
-        app.say(line)
-
-
 @click.command(
     cls=Command, short_help="One pipe and all its settings.", example="pipefs show sales"
 )
@@ -228,8 +133,8 @@ def show(app: App, name: str) -> None:
     home = app.home()
     pipe = app.registry(home).get(name)
     values = {key: _shown(key, pipe) for key in SPECS if key != "root"}
-    app.emit({**_pipe_json(pipe), "settings": values})
-    app.say(f"{pipe.name}  {_place(pipe, home)}")
+    app.emit({**pipe_json(pipe), "settings": values})
+    app.say(f"{pipe.name}  {place_of(pipe, home)}")
     rows = [
         ["*" if key in pipe.options else "", key, _text(value), SPECS[key].about]
         for key, value in values.items()
@@ -287,7 +192,7 @@ def set_options(app: App, name: str, assignments: tuple[str, ...]) -> None:
     if travelling(merged) != travelling(pipe.options):
         _describe_again(app, pipe, merged)
     changed = registry.update(name, changes, unset=unset)
-    app.emit(_pipe_json(changed))
+    app.emit(pipe_json(changed))
     keys = [*changes, *unset]
     now = ", ".join(f"{key}={_text(_shown(key, changed))}" for key in keys)
     again = " · counts from the next mount" if _is_mounted(app, name) else ""
@@ -337,6 +242,7 @@ def remove(app: App, name: str, purge: bool) -> None:
     home = app.home()
     registry = app.registry(home)
     pipe = registry.get(name)
+    registry.refuse_parent(name)
     if _is_mounted(app, name):
         raise Refused(f'"{name}" is mounted', hint=f"First: {app.command(f'umount {name}')}")
     waits = waiting_changes(home, name)
@@ -346,7 +252,7 @@ def remove(app: App, name: str, purge: bool) -> None:
             hint=f"They go up when it is mounted: {app.command(f'mount {name}')}, "
             f"then {app.command(f'flush {name}')}",
         )
-    place = _place(pipe, home)
+    place = place_of(pipe, home)
     if purge:
         question = f"This deletes every file and version of {name} in {place}, for everybody."
     else:

@@ -13,12 +13,16 @@ from pipefs.registry import Pipe
 def folder_of(home: Home, pipe: Pipe) -> Path:
     """The profile's folder for a pipe: `<data>/pipes/NAME`. Its setting `dir` names a folder in
     there, or, as an absolute path, another one. Made when it is needed."""
-    data = home.stores.parent.parent if home.profile else home.stores.parent
-    # "@" cannot begin a pipe's name, so a profile never shares a folder with a pipe.
-    base = data / "pipes" / f"@{home.profile}" if home.profile else data / "pipes"
     # An absolute one was set on this machine: `config.travels` lets none come from a bucket.
     inside = os.path.normpath(os.path.expanduser(pipe.settings.dir or "."))
-    return base / pipe.name / inside
+    return pipes_folder(home) / pipe.name / inside
+
+
+def pipes_folder(home: Home) -> Path:
+    """Where the folders of the profile's pipes are."""
+    data = home.stores.parent.parent if home.profile else home.stores.parent
+    # "@" cannot begin a pipe's name, so a profile never shares a folder with a pipe.
+    return data / "pipes" / f"@{home.profile}" if home.profile else data / "pipes"
 
 
 def words_for(home: Home, pipe: Pipe, folder: str) -> str:
