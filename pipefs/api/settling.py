@@ -30,7 +30,7 @@ class Settling(Moving):
         if dest is None:
             found = [item.path for item in ConflictWork(self._home, self._registered).open()]
         if dest is not None or self._mount() is None:
-            self._online()
+            self._movable()
             self._catch_up()
             found += conflicts(self._replica, self._folder(dest))
         return sorted(set(found))
@@ -74,7 +74,7 @@ class Settling(Moving):
         work = ConflictWork(self._home, self._registered)
         if dest is None and (work.is_mounted or work.has(path)):
             return work.resolve(path, keep, dry_run=dryrun, force=not confirm)
-        self._online()
+        self._movable()
         self._catch_up()
         folder = self._folder(dest)
         if keep == "theirs" and confirm and not dryrun:
