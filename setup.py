@@ -24,6 +24,7 @@ setup(
         "pipefs.objects",
         "pipefs.past",
         "pipefs.preview",
+        "pipefs.project",
         "pipefs.rebasing",
         "pipefs.search",
         "pipefs.statedb",

@@ -115,13 +115,13 @@ def read_descriptor(store: Store) -> PipeDescriptor | None:
         Corrupt: the file is there and is not a descriptor.
     """
     check_format(store)
-    raw = _get(store, PIPE_KEY)
+    raw = get_small(store, PIPE_KEY)
     return None if raw is None else decode_descriptor(raw, f"{store.url}/{PIPE_KEY}")
 
 
 def check_format(store: Store) -> bool:
     """Whether the store has a `.pipefs/` of a format we know. Raises `NewerFormat`, `Corrupt`."""
-    raw = _get(store, FORMAT_KEY)
+    raw = get_small(store, FORMAT_KEY)
     if raw is None:
         return False
     try:
@@ -169,8 +169,8 @@ def create_descriptor(
     next `create` completes, never a pipe whose format is unknown.
     """
     now = utc_text(time.time_ns())
-    _put_new(store, README_KEY, README.format(name=name, url=store.url).encode())
-    _put_new(store, FORMAT_KEY, msgspec.json.encode(FormatFile(FORMAT, now, f"pipefs {VERSION}")))
+    put_new(store, README_KEY, README.format(name=name, url=store.url).encode())
+    put_new(store, FORMAT_KEY, msgspec.json.encode(FormatFile(FORMAT, now, f"pipefs {VERSION}")))
     made = PipeDescriptor(
         name=name,
         pipe_id=pipe_id or str(uuid.uuid4()),
@@ -178,7 +178,7 @@ def create_descriptor(
         created_by=who(),
         options=travelling(dict(options)),
     )
-    if _put_new(store, PIPE_KEY, _encode(made)):
+    if put_new(store, PIPE_KEY, _encode(made)):
         return made
     adopted = read_descriptor(store)
     if adopted is None:
@@ -244,14 +244,15 @@ def _encode(descriptor: PipeDescriptor) -> bytes:
     return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
 
 
-def _get(store: Store, key: str) -> bytes | None:
+def get_small(store: Store, key: str) -> bytes | None:
+    """An object of ours, up to 1 MiB; None where there is none."""
     try:
         return store.get(key, None, 0, 1 << 20)
     except NotFound:
         return None
 
 
-def _put_new(store: Store, key: str, body: bytes) -> bool:
+def put_new(store: Store, key: str, body: bytes) -> bool:
     """Put unless it exists; False when it did."""
     kind = "application/json" if key.endswith(".json") else "text/plain; charset=utf-8"
     try:
@@ -261,7 +262,7 @@ def _put_new(store: Store, key: str, body: bytes) -> bool:
     except Unsupported:
         # No conditional put: two creators at the same moment could both win. The loser's name
         # and options would be replaced, no file is touched.
-        if _get(store, key) is not None:
+        if get_small(store, key) is not None:
             return False
         store.put(key, body, content_type=kind)
     return True

@@ -95,6 +95,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "profile": f"{_ADMIN}:profile",
             "config": "pipefs.cli.configuring:config",
             "cred": "pipefs.cli.creds:cred",
+            "project": "pipefs.cli.projects:project",
             "policy": "pipefs.cli.policies:policy",
         },
     ),
