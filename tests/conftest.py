@@ -14,6 +14,7 @@ from hypothesis import settings
 from tests.mounted import SOURCE, Home
 from tests.ram import ram_folder
 from tests.seaweed import SeaweedServer
+from tests.typed import Starter, starting
 
 # No test measures time, and a busy machine takes its own for an example.
 settings.register_profile("untimed", deadline=None)
@@ -50,6 +51,13 @@ def seaweed() -> Iterator[SeaweedServer]:
 def bucket(seaweed: SeaweedServer) -> str:
     """A fresh bucket with versioning on the session's server."""
     return seaweed.make_bucket()
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """What makes `pipefs` start at once in typed lines."""
+    with starting() as found:
+        yield found
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ _TIMEOUT_S = 15.0
 _LIMIT_BYTES = 64 << 10
 
 _EXAMPLES = """\
-pipefs config                                     what counts for all pipes here
-pipefs config cache_limit=100G region=eu-west-1   set
-pipefs config region=                             back to the default
-pipefs config --from-url https://data.example.org take over a team's settings"""
+pipefs config                                      what counts for all pipes here
+pipefs config cache_limit=100G region=eu-west-1    set
+pipefs config region=                              back to the default
+pipefs config --from-url https://data.example.org  take over a team's settings"""
 
 
 @click.command(cls=Command, short_help="Settings for all your pipes.", example=_EXAMPLES)

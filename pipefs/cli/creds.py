@@ -198,7 +198,7 @@ def remove_credentials(app: App, name: str) -> None:
     example="""\
 eval "$(pipefs cred env sales)"
 pipefs cred env sales --write --shell powershell
-credential_process = pipefs --json cred env sales        in ~/.aws/config""",
+pipefs --json cred env sales     as credential_process in ~/.aws/config wants it""",
 )
 @click.argument("name")
 @click.option("--write", is_flag=True, help="The pair for writing.")

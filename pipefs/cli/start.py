@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     example="""\
 pipefs create hurdat                                   embedded store, no server needed
 pipefs create sales s3://my-bucket/sales               an existing bucket
-pipefs create sales s3://new-bucket/sales --create-bucket
-pipefs create s3://team-data/pipes/sales               adopt a colleague's pipe
-pipefs create t s3://b/t --endpoint-url http://127.0.0.1:8333""",
+pipefs create orders s3://new-bucket/orders --create-bucket
+pipefs create s3://team-data/pipes/prices              adopt a colleague's pipe
+pipefs create t s3://data/t --endpoint-url http://127.0.0.1:8333""",
 )
 @click.argument("name", required=False)
 @click.argument("url", required=False)
@@ -224,7 +224,7 @@ def _is_mounted(app: App, name: str) -> bool:
     short_help="Forget a pipe; with --purge delete its data too.",
     example="""\
 pipefs remove sales                  the bucket keeps everything
-pipefs -y remove sales --purge       delete all files and versions""",
+pipefs -y remove old-sales --purge   delete all files and versions""",
 )
 @click.argument("name")
 @click.option("--purge", is_flag=True, help="Also delete every file and version in the store.")

@@ -241,15 +241,6 @@ def test_nothing_mounted_is_said_and_is_json_too(run: Run) -> None:
     assert "is not mounted" in run("umount", "a", code=4).stderr
 
 
-def test_help_has_sections_and_each_command_an_example(run: Run) -> None:
-    text = run("--help").stdout
-    assert text.index("Start (") < text.index("Mount (") < text.index("Admin (")
-    for command in ("create", "list", "show", "set", "remove", "doctor", "mount", "umount",
-                    "status", "flush", "refresh"):  # fmt: skip
-        assert f"\n  {command} " in text
-        assert "Example" in run(command, "--help").stdout, command
-
-
 def test_list_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys, pipefs.cli.main as m\n"

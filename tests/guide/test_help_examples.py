@@ -1,0 +1,343 @@
+"""Every example in the help of a command runs as it stands, on what it speaks of.
+
+`sales` has files, two years, and snapshots; `prices`, `hurdat` and others are beside it. The same
+world stands on three desks: on embedded stores, made anew for each command; mounted, with the shell
+inside the mount; and in buckets of a real S3 server.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+import pytest
+
+from pipefs.cli.main import SECTIONS, cli
+from tests.seaweed import SeaweedServer
+from tests.typed import Desk, Starter, Typed
+
+GLOBAL = {"yes", "quiet", "verbose", "json"}
+
+MOUNTED = {"flush", "refresh", "warm", "pin", "unpin", "snapshot", "log", "du", "checkout"}
+"""Commands whose examples need a mount, or speak of the folder they stand in."""
+ON_S3 = {"create", "list", "profile", "policy", "export", "doctor", "cred", "snapshots"}
+"""Commands whose examples speak of a bucket."""
+
+ANSWERS = {
+    "pipefs remove sales": "y\n",
+    "pipefs forget sales@v1 sales@v2": "y\n",
+    "pipefs profile remove team": "y\n",
+    "pipefs cred set sales": "AKIAEXAMPLE\nsecret\n",
+}
+"""What is typed where a command asks."""
+
+BEFORE = {
+    "create": "pipefs -y -q remove sales && pipefs -y -q remove prices",
+    "list": "pipefs -q profile create team -o root=s3://team-data/pipes",
+    "profile set": "pipefs -q profile create team",
+    "profile show": "pipefs -q profile create team",
+    "profile remove": "pipefs -q profile create team",
+    "mount": "pipefs -q lock sales",
+    "umount": "pipefs -q mount sales && pipefs -q mount hurdat",
+    "snapshot": "pipefs -q -y forget sales@v1",
+    "cred remove": "pipefs -q cred set sales --from env",
+    "cred rotate": "pipefs -q cred set sales --from env && pipefs -q cred encrypt",
+}
+"""What else has to be done first."""
+
+CODES: dict[str, tuple[int, str]] = {}
+"""Examples about a refusal: exit code, and why."""
+
+ELSEWHERE = {
+    "pipefs demo": "tests/mount/test_demo.py runs it",
+    "pipefs demo --keep": "tests/mount/test_demo.py runs it",
+    "aws iam put-user-policy": "no program of ours; tests/s3/test_policy.py proves the policies",
+}
+"""Examples that are not run here, and why. It must not grow."""
+
+
+def commands(
+    group: click.Group = cli, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """(words, command) of every command; of a group its commands."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from commands(found, (*above, name))
+        else:
+            yield (*above, name), found
+
+
+COMMANDS = dict(commands())
+
+
+def example(line: str) -> str:
+    """The command of a line, without the explanation that stands two or more spaces behind it."""
+    return re.split(r"\s{2,}", line.strip(), maxsplit=1)[0]
+
+
+def examples(words: tuple[str, ...]) -> list[str]:
+    return [example(line) for line in getattr(COMMANDS[words], "example", "").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a site with settings."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "config.json").write_text(json.dumps({"region": "eu-west-1"}))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+class World:
+    """A desk with everything that the examples speak of, and what stands for their made-up ids."""
+
+    def __init__(self, starter: Starter, url: str, env: dict[str, str] | None = None) -> None:
+        self.desk = Desk(starter, env)
+        self.url = url
+        self.made_up: dict[str, str] = {}
+        self._fill()
+
+    def do(self, line: str) -> Typed:
+        done = self.desk.type(line)
+        assert done.code == 0, (line, done)
+        return done
+
+    def _fill(self) -> None:
+        work = self.desk.cwd
+        (work / "sales" / "2026").mkdir(parents=True)
+        (work / "sales" / "2019").mkdir()
+        for name in ("q3.csv", "draft.csv", "storms.csv", "2026/q3.csv", "2019/q1.csv"):
+            (work / "sales" / name).write_text("id,wind\n1,35\n2,110\n")
+        _parquet(work / "sales" / "storms.parquet", rows=3)
+        _parquet(work / "sales" / "clean.parquet", rows=2)
+        (work / "sales" / "first-look.ipynb").write_text(_NOTEBOOK)
+        names = ["sales", "prices"] + ([] if self.url else ["hurdat", "old-sales"])
+        for name in names:
+            self.do(f"pipefs create {name} {self.url and self.url + name}")
+        self.do("pipefs put sales/ sales/")
+        self.do("pipefs meta sales/clean.parquet author=maria")
+        self.do("pipefs snapshot sales v1 -m 'as downloaded'")
+        self.do("pipefs snapshot sales 2026Q3")
+        self.do("pipefs put sales/q3.csv prices/")
+        self.do("pipefs snapshot prices v3")
+        second = int(time.time()) + 1
+        time.sleep(max(0, second + 0.1 - time.time()))
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        shutil.copy(work / "sales" / "q3.csv", work / "q3.csv")
+        with (work / "sales" / "q3.csv").open("a") as file:
+            file.write("3,60\n")
+        _parquet(work / "sales" / "storms.parquet", rows=4)
+        shutil.copy(work / "q3.csv", work / "sales" / "2026" / "q3.csv")
+        self.do("pipefs put sales/ sales/")
+        self.do("pipefs snapshot sales v2")
+        snapshots = json.loads(self.do("pipefs snapshots sales --json").out)["snapshots"]
+        versions = json.loads(self.do("pipefs ls --versions --json sales/q3.csv").out)["versions"]
+        self.made_up = {
+            "4f2a91c": next(s["id"] for s in snapshots if s["tag"] == "v1")[:7],
+            "18ec64e4": versions[-1]["version"],
+            "@yesterday": f"@{moment}",
+            "2026-11-01T12:00": moment,
+            "/srv/": f"{self.desk.home}/srv/",
+            # Not the machine's own units.
+            "service install": f"service install --root {self.desk.home}/root",
+            "service uninstall": f"service uninstall --root {self.desk.home}/root",
+            "systemctl enable --now": f"systemctl --root={self.desk.home}/root enable",
+            "systemctl --user enable --now pipefsd": f"systemd-analyze --user verify "
+            f"{self.desk.home}/root{self.desk.home}/.config/systemd/user/pipefsd.service",
+        }
+        shutil.copy(work / "sales" / "storms.parquet", work / "clean.parquet")
+        for folder in ("results", "scratch"):
+            (work / folder).mkdir()
+            (work / folder / "log.txt").write_text(folder)
+        for folder in ("work/data", "srv/sales", "Downloads"):
+            (self.desk.home / folder).mkdir(parents=True)
+        (self.desk.home / "Downloads" / "may.csv").write_text("a\n1\n")
+        (work / "secret.txt").write_text("secret\n")
+        (work / "creds.json").write_text(
+            json.dumps({"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret"})
+        )
+
+    def run(self, line: str, **more: str) -> Typed:
+        for made_up, real in {**self.made_up, **more}.items():
+            line = line.replace(made_up, real)
+        return self.desk.type(line, answers=ANSWERS.get(line, ""))
+
+
+_NOTEBOOK = json.dumps(
+    {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {},
+        "cells": [{"cell_type": "markdown", "metadata": {}, "id": "a", "source": "# First look"}],
+    }
+)
+
+
+def _parquet(path: Path, rows: int) -> None:
+    import pandas as pd
+
+    pd.DataFrame({"id": range(rows), "wind": range(35, 35 + rows)}).to_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def embedded(starter: Starter) -> Iterator[World]:
+    world = World(starter, "")
+    keep(world)
+    yield world
+    world.desk.close()
+
+
+@pytest.fixture(scope="module")
+def mounted(starter: Starter) -> Iterator[World]:
+    world = World(starter, "")
+    world.do("pipefs mount sales && cd ~/pipes/sales")
+    yield world
+    world.desk.close()
+
+
+@pytest.fixture(scope="module")
+def buckets(starter: Starter, seaweed: SeaweedServer) -> Iterator[World]:
+    for name in ("my-bucket", "team-data", "data"):
+        seaweed.client().create_bucket(Bucket=name)
+        seaweed.client().put_bucket_versioning(
+            Bucket=name, VersioningConfiguration={"Status": "Enabled"}
+        )
+    world = World(starter, "s3://team-data/pipes/", seaweed.environment())
+    world.made_up["http://127.0.0.1:8333"] = seaweed.endpoint_url
+    keep(world)
+    yield world
+    world.desk.close()
+
+
+def keep(world: World) -> None:
+    """Remember it as it is now, for `fresh`."""
+    subprocess.run(["cp", "-a", world.desk.home, world.desk.base / "as made"], check=True)
+
+
+def fresh(world: World) -> None:
+    """As it was made; what is in the buckets stays."""
+    desk = world.desk
+    desk.free()
+    shutil.rmtree(desk.home)
+    subprocess.run(["cp", "-a", desk.base / "as made", desk.home], check=True)
+    desk.cwd = desk.home / "work"
+
+
+def wrong(world: World, words: tuple[str, ...], site: str) -> list[tuple[str, Typed]]:
+    """The examples of a command that did not do what they should."""
+    if before := BEFORE.get(" ".join(words)):
+        world.do(before)
+    found = []
+    for line in examples(words):
+        if any(line.startswith(known) for known in ELSEWHERE):
+            continue
+        done = world.run(line, **{"https://data.example.org": site})
+        code, _ = CODES.get(line, (0, ""))
+        if done.code != code or "Traceback" in done.err:
+            found.append((line, done))
+    return found
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_examples_of(words: tuple[str, ...], site: str, request: pytest.FixtureRequest) -> None:
+    assert examples(words), f"pipefs {' '.join(words)} --help has no example"
+    place = "mounted" if words[0] in MOUNTED else "buckets" if words[0] in ON_S3 else "embedded"
+    world: World = request.getfixturevalue(place)
+    if place != "mounted":
+        fresh(world)
+    assert wrong(world, words, site) == []
+
+
+def test_what_is_said_about_examples_is_about_examples() -> None:
+    """Nothing stays in the tables above when its example goes."""
+    lines = {line for words in COMMANDS for line in examples(words)}
+    names = {" ".join(words) for words in COMMANDS}
+    assert set(ANSWERS) | set(CODES) <= lines
+    assert set(BEFORE) <= names
+    assert {words[0] for words in COMMANDS} >= MOUNTED | ON_S3
+    assert [e for e in ELSEWHERE if not any(line.startswith(e) for line in lines)] == []
+    assert len(ELSEWHERE) == 3
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_says_what_it_does_and_what_its_options_do(words: tuple[str, ...]) -> None:
+    command = COMMANDS[words]
+    assert command.help, words
+    assert command.short_help, words
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    assert [o.opts for o in options if not o.help] == []
+    # Every example of the help is one of this command, or a step beside it.
+    text = getattr(command, "example", "")
+    assert any(f" {words[-1]}" in line for line in text.splitlines()), text
+
+
+def test_help_groups_the_commands_by_what_people_do(starter: Starter) -> None:
+    with Desk(starter) as desk:
+        text = desk.type("pipefs --help").out
+    places = [text.index(f"\n{name} ({what}):\n") for name, what, _ in SECTIONS]
+    assert places == sorted(places)
+    for (_, _, table), start, end in zip(SECTIONS, places, [*places[1:], None], strict=True):
+        section = text[start:end]
+        assert [n for n in table if f"\n  {n} " not in section and n not in _hidden()] == []
+
+
+def _hidden() -> set[str]:
+    return {words[0] for words, command in COMMANDS.items() if command.hidden}
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [
+        ("pipefs snapshto sales", 2, "Did you mean snapshot"),
+        ("pipefs stauts", 2, "Did you mean status"),
+        ("pipefs xyzzy", 2, "All commands: pipefs --help"),
+        ("pipefs cred encrpyt", 2, "pipefs cred --help"),
+        ("pipefs snapshot sales --mesage x", 2, "pipefs snapshot --help"),
+        ("pipefs mount nosuch", 3, "pipefs"),
+        ("pipefs list", 0, "pipefs create"),
+        ("pipefs status", 0, "pipefs list"),
+    ],
+)
+def test_a_mistake_is_told_what_to_type_next(
+    starter: Starter, typed: str, code: int, said: str
+) -> None:
+    with Desk(starter) as desk:
+        done = desk.type(typed)
+    assert done.code == code, done
+    assert said in done.out + done.err
+
+
+EXIT_CODES = {
+    0: "pipefs ls sales",
+    1: "pipefs cat sales/q3.csv > /dev/full",
+    2: "pipefs ls",
+    3: "pipefs ls sales@nosuch",
+    4: "pipefs create sales",
+    5: "pipefs create x s3://nosuch-bucket/x --endpoint-url http://127.0.0.1:1",
+}
+"""A command for each exit code of the contract; 6 and 124 have tests of their own."""
+
+
+@pytest.mark.parametrize("code", EXIT_CODES)
+def test_exit_codes_mean_what_the_contract_says(embedded: World, code: int) -> None:
+    fresh(embedded)
+    done = embedded.desk.type(EXIT_CODES[code])
+    assert done.code == code, done
+    assert done.err.startswith("pipefs: ") if code else not done.err
