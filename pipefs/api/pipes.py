@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipefs.api.tables import Table
-from pipefs.errors import AlreadyExists, UsageError
 from pipefs.folder.here import here_of
 from pipefs.home import Home, resolve_home
 from pipefs.registry import Registry
+from pipefs.structured import read_structured
+from pipefs.upserting import description_of, upsert
 
 if TYPE_CHECKING:
     from pipefs.api.pipe import Pipe
@@ -77,7 +77,7 @@ def upsert_pipe(
 
     Args:
         settings: `name`, `url` (only of a new one), and settings as of `pipefs set`, in `options`
-            or beside it, as d6tpipe writes them.
+            or beside it; or as d6tpipe writes them, with `credentials`, which are stored here.
 
     >>> import pipefs
     >>> _ = pipefs.upsert_pipe({"name": "weather", "options": {"include": "*.csv|*.xls*"}})
@@ -86,35 +86,9 @@ def upsert_pipe(
     """
     from pipefs.api.pipe import Pipe
 
-    told = dict(settings)
-    name, url = told.pop("name", None), told.pop("url", None)
-    if not isinstance(name, str):
-        raise UsageError("these settings have no name", hint='{"name": "weather", …}')
-    changes = {**_plain(told.pop("options", {})), **_plain(told)}
     _, registry = _registry(profile, system)
-    if name not in registry.names():
-        try:
-            return create(name, url, profile=profile, system=system, **changes)
-        except AlreadyExists:
-            pass  # somebody else made it just now
-    pipe = Pipe(name, profile=profile, system=system)
-    if url is not None and url.rstrip("/") != pipe.url:
-        raise AlreadyExists(
-            f"{name} is at {pipe.url}, and stays there", hint=f"Another name for {url}"
-        )
-    pipe.update_settings(changes)
-    return pipe
-
-
-def _plain(told: object) -> dict[str, Any]:
-    """Settings with `|` between patterns, as d6tpipe has them, as lists."""
-    if not isinstance(told, Mapping):
-        raise UsageError("options are names with values", hint='{"include": "*.csv"}')
-    found = dict(told)
-    for key in ("include", "exclude"):
-        if isinstance(found.get(key), str):
-            found[key] = [p for p in found[key].split("|") if p]
-    return found
+    done = upsert(registry, description_of(settings, where="this description"))
+    return Pipe(done.pipe.name, profile=profile, system=system)
 
 
 def upsert_pipe_json(
@@ -124,29 +98,17 @@ def upsert_pipe_json(
     profile: str | None = None,
     system: bool = False,
 ) -> Pipe:
-    """The same with settings from a JSON or YAML file.
+    """The same with settings from a JSON, YAML or TOML file.
 
     Args:
         name: of the settings in the file, where it has those of several pipes by name.
     """
-    file = Path(path)
-    try:
-        text = file.read_text()
-        if file.suffix in (".yaml", ".yml"):
-            import yaml
+    from pipefs.api.pipe import Pipe
 
-            told = yaml.safe_load(text)
-        else:
-            told = json.loads(text)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {file}") from None
-    except ValueError as e:
-        raise UsageError(f"{file} cannot be read: {e}") from e
-    if name is not None and isinstance(told, dict) and isinstance(told.get(name), dict):
-        told = {"name": name, **told[name]}
-    if not isinstance(told, dict):
-        raise UsageError(f"{file} has no settings", hint='{"name": "weather", …}')
-    return upsert_pipe({**told, "name": name or told.get("name")}, profile=profile, system=system)
+    _, registry = _registry(profile, system)
+    file = Path(path)
+    done = upsert(registry, description_of(read_structured(file), name, str(file)))
+    return Pipe(done.pipe.name, profile=profile, system=system)
 
 
 def list_pipes(

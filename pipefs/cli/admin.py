@@ -92,6 +92,7 @@ def profile_dir(app: App, name: str | None) -> None:
         _options(chosen, app)
     home = resolve_home(system=app.system, profile=chosen or None, config_file=app.config_file)
     folder = pipes_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)  # so that one can go there
     others = {k: str(getattr(home, k)) for k in ("config", "state", "cache", "mounts", "stores")}
     app.emit({"name": chosen, "pipes": str(folder), **others})
     app.say(str(folder))

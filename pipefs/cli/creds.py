@@ -13,6 +13,7 @@ from pipefs.cli.app import App, Group, pass_app
 from pipefs.cli.output import table, tilde
 from pipefs.errors import NotFound, UsageError
 from pipefs.shellwords import SHELLS, assignments
+from pipefs.structured import read_structured
 from pipefs.units import show_count
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _given(key_id: str | None, source: str | None) -> Credentials:
         names = {k: os.environ.get(k.upper(), "") for k in _VARIABLES}
         return parse_credentials(names, "the environment")
     if source:
-        return parse_credentials(read_structured(Path(source)), source)
+        return parse_credentials(_read(Path(source)), source)
     asks = sys.stdin.isatty()
     if not key_id:
         if not asks:
@@ -95,23 +96,9 @@ def _given(key_id: str | None, source: str | None) -> Credentials:
 _VARIABLES = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
-def read_structured(path: Path) -> dict[str, object]:
-    """A table in JSON, YAML or TOML. `UsageError` for anything else; d6tpipe's files have the
-    credentials below `credentials`."""
-    import tomllib
-
-    import yaml
-
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-        # JSON is YAML, but with tabs between.
-        found = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except OSError as e:
-        raise UsageError(f"{path} cannot be read: {e.strerror}") from e
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise UsageError(f"{path} is neither JSON, YAML nor TOML: {e}") from e
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} holds no table of names and values")
+def _read(path: Path) -> dict[str, object]:
+    """d6tpipe's files have the credentials below `credentials`."""
+    found = read_structured(path)
     inner = found.get("credentials")
     return inner if isinstance(inner, dict) else found
 

@@ -158,6 +158,14 @@ def place_of(pipe: Pipe, home: Home) -> str:
     return pipe.url
 
 
+def is_mounted(app: App, name: str) -> bool:
+    """Whether a pipe, or a snapshot of it, is mounted now."""
+    from pipefs.client import SupervisorClient
+
+    mounts = SupervisorClient(app.home()).mounts_or_none()
+    return any(m.name.partition("@")[0] == name for m in mounts)
+
+
 def pipe_json(pipe: Pipe) -> dict[str, object]:
     return {
         "name": pipe.name,

@@ -23,8 +23,8 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         {
             "create": f"{_START}:create",
             "list": "pipefs.cli.listing:list_pipes",
-            "show": f"{_START}:show",
-            "set": f"{_START}:set_options",
+            "show": "pipefs.cli.settings:show",
+            "set": "pipefs.cli.settings:set_options",
             "remove": f"{_START}:remove",
             "doctor": "pipefs.cli.health:doctor",
             "demo": "pipefs.cli.demo:demo",

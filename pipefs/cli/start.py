@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipefs.cli.app import App, Command, pass_app
-from pipefs.cli.listing import pipe_json, place_of
-from pipefs.cli.output import printable, table
-from pipefs.config import SPECS, parse_assignments, travelling
+from pipefs.cli.listing import is_mounted, pipe_json, place_of
+from pipefs.cli.output import printable
+from pipefs.config import parse_assignments
 from pipefs.errors import Refused
-from pipefs.registry import PATIENCE_S, Pipe, Registry
+from pipefs.registry import Registry
 from pipefs.units import show_count, show_size
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ pipefs create hurdat                                   embedded store, no server
 pipefs create sales s3://my-bucket/sales               an existing bucket
 pipefs create orders s3://new-bucket/orders --create-bucket
 pipefs create s3://team-data/pipes/prices              adopt a colleague's pipe
-pipefs create t s3://data/t --endpoint-url http://127.0.0.1:8333""",
+pipefs create t s3://data/t --endpoint-url http://127.0.0.1:8333
+pipefs create -f weather.yaml                          from a description; see pipefs set""",
 )
 @click.argument("name", required=False)
 @click.argument("url", required=False)
@@ -36,6 +39,7 @@ pipefs create t s3://data/t --endpoint-url http://127.0.0.1:8333""",
 @click.option("--aws-profile", metavar="P", help="Profile in ~/.aws.")
 @click.option("--create-bucket", is_flag=True, help="Make the bucket, versioning on.")
 @click.option("-o", "options", metavar="KEY=VALUE", multiple=True, help="A setting of the pipe.")
+@click.option("-f", "--file", "file", metavar="FILE", help="A description of it, see set.")
 @pass_app
 def create(
     app: App,
@@ -45,6 +49,7 @@ def create(
     aws_profile: str | None,
     create_bucket: bool,
     options: tuple[str, ...],
+    file: str | None,
 ) -> None:
     """Make a pipe.
 
@@ -59,7 +64,36 @@ def create(
     if aws_profile:
         pairs.append(f"aws_profile={aws_profile}")
     registry = app.registry(new_profile=True)
-    made = create_pipe(registry, name, url, parse_assignments(pairs), create_bucket=create_bucket)
+    chosen = parse_assignments(pairs)
+    if file is not None:
+        made = _from_file(registry, file, name, url, chosen, create_bucket)
+    else:
+        made = create_pipe(registry, name, url, chosen, create_bucket=create_bucket)
+    say_created(app, made, registry)
+
+
+def _from_file(
+    registry: Registry,
+    file: str,
+    name: str | None,
+    url: str | None,
+    options: dict[str, object],
+    create_bucket: bool,
+) -> Created:
+    from pipefs.structured import read_structured
+    from pipefs.upserting import description_of, upsert
+
+    found = description_of(read_structured(Path(file)), name, file)
+    if found.name in registry.names():
+        raise registry.taken(found.name)
+    wanted = replace(found, url=url or found.url, settings={**found.settings, **options})
+    made = upsert(registry, wanted, create_bucket=create_bucket).created
+    assert made is not None  # the name was free
+    return made
+
+
+def say_created(app: App, made: Created, registry: Registry) -> None:
+    """What `create` tells."""
     app.say(f"{made.pipe.name}  {' · '.join(_created_facts(made, registry))}")
     _created_warnings(app, made)
     if not app.json:
@@ -124,102 +158,6 @@ def _created_warnings(app: App, made: Created) -> None:
 
 
 @click.command(
-    cls=Command, short_help="One pipe and all its settings.", example="pipefs show sales"
-)
-@click.argument("name")
-@pass_app
-def show(app: App, name: str) -> None:
-    """One pipe: where it is, and its settings; those that were set are marked with *."""
-    home = app.home()
-    pipe = app.registry(home).get(name)
-    values = {key: _shown(key, pipe) for key in SPECS if key != "root"}
-    app.emit({**pipe_json(pipe), "settings": values})
-    app.say(f"{pipe.name}  {place_of(pipe, home)}")
-    rows = [
-        ["*" if key in pipe.options else "", key, _text(value), SPECS[key].about]
-        for key, value in values.items()
-    ]
-    for line in table(rows):
-        app.say(line)
-
-
-def _shown(key: str, pipe: Pipe) -> object:
-    value = getattr(pipe.settings, SPECS[key].field)
-    if key == "umask":
-        return f"{value:03o}"
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "auto"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ",".join(value) or "-"
-    return str(value) if value not in ("", {}) else "-"
-
-
-@click.command(
-    "set",
-    cls=Command,
-    short_help="Change settings of a pipe.",
-    example="""\
-pipefs set sales cache_limit=50G automount=yes
-pipefs set sales cache_limit=                   back to the default""",
-)
-@click.argument("name")
-@click.argument("assignments", metavar="KEY=VALUE…", nargs=-1, required=True)
-@pass_app
-def set_options(app: App, name: str, assignments: tuple[str, ...]) -> None:
-    """Change settings; KEY= without a value goes back to the default.
-
-    What belongs to the pipe (schema, include, local_only …) is also written to its bucket, so
-    that other machines adopt it.
-    """
-    registry = app.registry()
-    pipe = registry.get(name)
-    unset = tuple(a[:-1].strip() for a in assignments if a.endswith("=") and a.count("=") == 1)
-    changes = parse_assignments(a for a in assignments if a[:-1].strip() not in unset)
-    if unset:
-        # Checked like any other key; the value is only there to be well-formed.
-        for key in unset:
-            if key not in SPECS:
-                parse_assignments([f"{key}=x"])
-    merged = {k: v for k, v in {**pipe.options, **changes}.items() if k not in unset}
-    registry.settings_for(name, merged)
-    # The bucket first: if it refuses, this machine and the others still agree.
-    if travelling(merged) != travelling(pipe.options):
-        _describe_again(app, pipe, merged)
-    changed = registry.update(name, changes, unset=unset)
-    app.emit(pipe_json(changed))
-    keys = [*changes, *unset]
-    now = ", ".join(f"{key}={_text(_shown(key, changed))}" for key in keys)
-    again = " · counts from the next mount" if _is_mounted(app, name) else ""
-    app.say(f"{name}  {now}{again}")
-
-
-def _describe_again(app: App, pipe: Pipe, options: dict[str, object]) -> None:
-    from pipefs.descriptor import update_descriptor
-    from pipefs.errors import AccessDenied
-
-    store = pipe.open_store(patience_s=PATIENCE_S)
-    try:
-        update_descriptor(store, options)
-    except AccessDenied:
-        app.warn("changed on this machine only: your credentials may not write to the bucket")
-    finally:
-        store.close()
-
-
-def _is_mounted(app: App, name: str) -> bool:
-    from pipefs.client import SupervisorClient
-
-    mounts = SupervisorClient(app.home()).mounts_or_none()
-    return any(m.name.partition("@")[0] == name for m in mounts)
-
-
-@click.command(
     cls=Command,
     short_help="Forget a pipe; with --purge delete its data too.",
     example="""\
@@ -243,7 +181,7 @@ def remove(app: App, name: str, purge: bool) -> None:
     registry = app.registry(home)
     pipe = registry.get(name)
     registry.refuse_parent(name)
-    if _is_mounted(app, name):
+    if is_mounted(app, name):
         raise Refused(f'"{name}" is mounted', hint=f"First: {app.command(f'umount {name}')}")
     waits = waiting_changes(home, name)
     if waits:

@@ -43,6 +43,7 @@ ANSWERS = {
 BEFORE = {
     "create": "pipefs -y -q remove sales && pipefs -y -q remove prices",
     "list": "pipefs -q profile create team -o root=s3://team-data/pipes",
+    "profile dir": "pipefs -q profile create team",
     "profile set": "pipefs -q profile create team",
     "profile show": "pipefs -q profile create team",
     "profile remove": "pipefs -q profile create team",
@@ -170,6 +171,8 @@ class World:
             (self.desk.home / folder).mkdir(parents=True)
         (self.desk.home / "Downloads" / "may.csv").write_text("a\n1\n")
         (work / "secret.txt").write_text("secret\n")
+        (work / "weather.yaml").write_text("name: weather\ninclude: '*.csv|*.parquet'\n")
+        (work / "settings.json").write_text('{"cache_limit": "50G"}')
         (work / "creds.json").write_text(
             json.dumps({"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret"})
         )

@@ -67,7 +67,7 @@ def test_d6_46_credentials_come_from_json_yaml_and_the_environment(
     bad = tmp_path / "bad.json"
     bad.write_text("[")
     assert "neither JSON" in run("cred", "set", "d", "--from", str(bad), code=2).stderr
-    assert "cannot be read" in run("cred", "set", "d", "--from", "/none", code=2).stderr
+    assert "there is no file" in run("cred", "set", "d", "--from", "/none", code=2).stderr
 
 
 def test_a_missing_id_is_asked_for_only_on_a_terminal(run: Run) -> None:
