@@ -144,9 +144,11 @@ class Home:
 
     def kill_all(self) -> None:
         """kill -9 of supervisor and workers at once; returns when they are gone."""
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Held first: a worker that outlives its supervisor for a moment would send what waits.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         eventually(lambda: not self.processes(), "the daemon's processes are gone")
 
     def supervisor(self) -> int:

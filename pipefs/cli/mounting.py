@@ -86,8 +86,10 @@ def mount(
         app,
         client,
         [Mount(name, directory, at, read_only, transport, given) for name, at in wanted],
+        tell=not foreground,
     )
-    app.emit({"mounted": done})
+    if not foreground or not done:
+        app.emit({"mounted": done})
     if failed and not done:
         raise type(failed[0])(f"none of {len(failed)} pipes could be mounted")
     if foreground:
@@ -97,7 +99,7 @@ def mount(
 
 
 def _mount_each(
-    app: App, client: SupervisorClient, requests: list[Mount]
+    app: App, client: SupervisorClient, requests: list[Mount], *, tell: bool
 ) -> tuple[list[Mounted], list[PipefsError]]:
     """Mount one after the other; of several, a failed one does not keep the rest."""
     done: list[Mounted] = []
@@ -105,7 +107,8 @@ def _mount_each(
     for request in requests:
         try:
             done.append(client.mount(request))
-            _say_mounted(app, done[-1])
+            if tell:
+                _say_mounted(app, done[-1])
         except PipefsError as e:
             if len(requests) == 1:
                 raise
@@ -196,7 +199,7 @@ def _say_mounted(app: App, mounted: Mounted) -> None:
 
 
 def _stay(app: App, client: SupervisorClient, mounted: list[Mounted]) -> None:
-    """Return when none of the mounts is there any more; a signal unmounts them first."""
+    """Tell of the mounts, and return when none is there any more; a signal unmounts them first."""
     from pipefs.protocol import Umount
 
     def leave(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -205,6 +208,10 @@ def _stay(app: App, client: SupervisorClient, mounted: list[Mounted]) -> None:
     signal.signal(signal.SIGTERM, leave)
     paths = {m.path for m in mounted}
     try:
+        # Not before: who reads that it is mounted may end it at once.
+        app.emit({"mounted": mounted})
+        for one in mounted:
+            _say_mounted(app, one)
         while paths & {m.path for m in client.mounts_or_none()}:
             time.sleep(0.5)
     except KeyboardInterrupt:
