@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import click
 
@@ -290,7 +290,7 @@ class ProgressLine:
         self._verb = verb
         self._shown = False
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self) -> Self:
         return self
 
     def show(self, left: FlushProgress) -> None:

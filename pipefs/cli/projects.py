@@ -12,6 +12,7 @@ import click
 from pipefs.cli.app import App, Group, pass_app
 from pipefs.cli.findings import tell
 from pipefs.cli.output import printable, table, tilde
+from pipefs.cli.projectmoves import pull, push
 from pipefs.cli.projectstate import here, status
 from pipefs.errors import PipefsError, Refused, StoreError, UsageError
 
@@ -30,6 +31,8 @@ def project() -> None:
     """
 
 
+project.add_command(push)
+project.add_command(pull)
 project.add_command(status)
 
 

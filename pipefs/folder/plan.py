@@ -80,7 +80,8 @@ class Plan:
 
     steps: list[Step] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
-    """Changed on both sides, and no rule says what to do: nothing at all is done."""
+    """Changed on both sides, and no rule says what to do: nothing at all is done. Of a push: those
+    of `unpulled` that changed here too."""
     unpulled: list[str] = field(default_factory=list)
     """Of a push: changed in the pipe since, and not here."""
     kept: list[str] = field(default_factory=list)
@@ -184,6 +185,7 @@ class Planner:
                 self._take(path, path not in self._remote)
             return self._plan
         self._plan.unpulled = self.unpulled()
+        self._plan.conflicts = [p for p in self._plan.unpulled if self.sides(p)[0] is Side.CHANGED]
         for path in chosen:
             here, there = self.sides(path)
             if there is Side.ABSENT:

@@ -129,11 +129,13 @@ class _Push:
         return replace(sides, scan=replace(sides.scan, files=files, left_out=left_out))
 
     def _refuse_unpulled(self, plan: Plan) -> None:
-        if not plan.unpulled:
+        others = self._options.unpulled_ok and not self._options.delete
+        unpulled = plan.conflicts if others else plan.unpulled
+        if not unpulled:
             return
         words = words_for(self._replica.home, self._replica.pipe, self._folder.path)
         raise Conflict(
-            f"{self._report.name} has changes that were not pulled: {named(plan.unpulled)}",
+            f"{self._report.name} has changes that were not pulled: {named(unpulled)}",
             hint=f"First: pipefs pull {words} · yours in their place all the same: "
             f"pipefs push {words} --mode all",
         )

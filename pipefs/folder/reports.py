@@ -39,6 +39,9 @@ class Options:
     cached: bool = True
     delete: bool = False
     empty_ok: bool = False
+    unpulled_ok: bool = False
+    """Of a push: go on where the pipe has changes that were not pulled, if not to the same files.
+    Not with `delete`: it would take what others put there."""
     follow_links: bool = True
     """Whether links in the folder count as what they lead to."""
 

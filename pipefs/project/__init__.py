@@ -2,6 +2,7 @@
 
 From the top:
 
+    moving      push and pull, with what datakit noted and other people's files in mind
     standing    what was pushed, what was not, and what differs in the bucket
     joining     a project's place in the bucket becomes a pipe of this machine, if it is free
     owner       whose a place in a bucket is

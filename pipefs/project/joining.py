@@ -85,9 +85,7 @@ def join(
         Store errors: nothing was registered.
     """
     place = place or look(registry, project)
-    foreign = place.whose is Whose.OTHERS or (writes and place.whose is Whose.UNNAMED)
-    if foreign and not adopt:
-        raise owner.taken(project, place)
+    _allowed(project, place, writes, adopt)
     pipe = pipe_of(registry, project)
     is_new = pipe is None
     if pipe is None:
@@ -111,15 +109,18 @@ def join(
     return pipe
 
 
-def looking(registry: Registry, project: Project) -> Replica:
-    """A replica to look at the project's place with; what is a pipe already is registered.
-
-    Raises:
-        Refused: it belongs to another project.
-    """
-    place = look(registry, project)
-    if place.whose is Whose.OTHERS:
+def _allowed(project: Project, place: Place, writes: bool, adopt: bool) -> None:
+    foreign = place.whose is Whose.OTHERS or (writes and place.whose is Whose.UNNAMED)
+    if foreign and not adopt:
         raise owner.taken(project, place)
+
+
+def looking(
+    registry: Registry, project: Project, *, writes: bool = False, adopt: bool = False
+) -> Replica:
+    """A replica to look at the project's place with; what is a pipe already is registered.
+    Arguments and errors as of `join`."""
+    _allowed(project, look(registry, project), writes, adopt)
     pipe = pipe_of(registry, project)
     if pipe is not None:
         return Replica(registry.home, pipe)

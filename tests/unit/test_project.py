@@ -22,6 +22,7 @@ from pipefs.project.flags import parse_flags
 from pipefs.project.layout import ignore
 from pipefs.project.markers import left_out, read_markers, taken_over
 from pipefs.project.settings import find_project, new_config, read_project
+from tests.promises.promised import promise
 
 CONFIG = "config/datakit-data.json"
 
@@ -68,6 +69,11 @@ def test_dk_01_init_makes_the_project(place: Path) -> None:
     assert config_of(place)["s3_path"] == "my-project"
 
 
+@promise(
+    "project-config",
+    "`pipefs project` reads and writes `config/datakit-data.json` with datakit's keys "
+    "alone, and `init` leaves one that is there as it is.",
+)
 def test_dk_01_init_leaves_a_configuration_unchanged(place: Path) -> None:
     text = '{"s3_bucket": "", "s3_path": "x/y",\n "note": "by hand"}'
     (place / "config").mkdir()

@@ -1,0 +1,243 @@
+"""`pipefs project push` and `pull`, with datakit's words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipefs.cli.app import App, Command, pass_app
+from pipefs.cli.mounting import ProgressLine
+from pipefs.cli.output import printable
+from pipefs.cli.projectstate import here
+from pipefs.units import show_count, show_seconds, show_size
+
+if TYPE_CHECKING:
+    from pipefs.folder.reports import Direction, Report
+    from pipefs.project.flags import Flags
+    from pipefs.project.moving import Wish
+    from pipefs.project.settings import Project
+
+# What is no option of ours is a word: flags of `aws s3 sync` are named, with or without dashes.
+_WORDS = {"ignore_unknown_options": True}
+_NAMED = 5
+"""Paths in a message."""
+
+
+def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--adopt", is_flag=True, help="What is there already is this project's."),
+        click.option("-n", "--dry-run", "--preview", "--dryrun", "dry_run", is_flag=True,
+                     help="Only say what."),
+        click.option("--force", is_flag=True, help="Every file, whatever changed."),
+        click.option("--delete", is_flag=True, help="Also delete what the other side lacks."),
+        click.argument("words", nargs=-1, metavar="[delete] [dryrun] [force]"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command(
+    cls=Command,
+    context_settings=_WORDS,
+    short_help="Bring data/ into the bucket.",
+    example="""\
+pipefs project push
+pipefs project push dryrun              what would go up
+pipefs project push delete dryrun       and what would be deleted in the bucket
+pipefs project push delete              delete there what is not here
+pipefs project push --force             every file, over what others changed""",
+)
+@_flags
+@pass_app
+def push(
+    app: App, words: tuple[str, ...], delete: bool, force: bool, dry_run: bool, adopt: bool
+) -> None:
+    """Send new and changed files of data/ to the project's place in the bucket. Nothing is deleted
+    there without `delete`; versions stay where the bucket keeps any.
+
+    A file that somebody else changed there since is refused. Flags may be words, as in datakit, or
+    have dashes; those of `aws s3 sync` that mean nothing here are named and ignored.
+    """
+    given = {"delete": delete, "force": force, "dryrun": dry_run}
+    _run(app, "push", words, given, adopt)
+
+
+@click.command(
+    cls=Command,
+    context_settings=_WORDS,
+    short_help="Bring the bucket's files into data/.",
+    example="""\
+pipefs project pull
+pipefs project pull dryrun              what would come
+pipefs project pull delete              delete here what is not in the bucket
+pipefs project pull --force             every file, over changes here""",
+)
+@_flags
+@pass_app
+def pull(
+    app: App, words: tuple[str, ...], delete: bool, force: bool, dry_run: bool, adopt: bool
+) -> None:
+    """Fetch new and changed files from the project's place in the bucket into data/. Nothing is
+    deleted here without `delete`, and no change of yours is overwritten without `force`.
+    """
+    given = {"delete": delete, "force": force, "dryrun": dry_run}
+    _run(app, "pull", words, given, adopt)
+
+
+def _run(
+    app: App, direction: Direction, words: tuple[str, ...], given: dict[str, bool], adopt: bool
+) -> None:
+    from pipefs.folder.reports import PartlyMoved
+    from pipefs.project.flags import parse_flags
+    from pipefs.project.moving import Wish, move
+
+    flags = parse_flags([*words, *(name for name, is_set in given.items() if is_set)])
+    app.quiet = app.quiet or flags.quiet
+    for word, why in flags.ignored.items():
+        app.warn(f"{word} is ignored: {why}")
+    made = here()
+    wish = Wish(direction, flags, adopt, empty_ok=app.yes)
+    registry = app.registry()
+    _ask_first(app, made, wish)
+    try:
+        with _Line(app, "sending" if direction == "push" else "fetching", flags) as line:
+            report = move(registry, made, wish, line)
+    except PartlyMoved as e:
+        _tell(app, made, e.report)
+        for path, reason in list(e.report.failed.items())[:_NAMED]:
+            app.warn(f"{printable(path)}: {printable(reason)}")
+        raise
+    _tell(app, made, report)
+
+
+def _ask_first(app: App, made: Project, wish: Wish) -> None:
+    """Where something would go that is nowhere else, the user is asked.
+
+    Raises:
+        Refused: no, or nobody to ask.
+    """
+    flags = wish.flags
+    if app.yes or flags.dry_run or not (flags.delete or flags.force):
+        return
+    from pipefs.folder.reports import PartlyMoved
+    from pipefs.project.joining import looking
+    from pipefs.project.moving import move
+
+    registry = app.registry()
+    if wish.direction == "push":
+        if not flags.delete:
+            return
+        replica = looking(registry, made, writes=True, adopt=wish.adopt)
+        versioned = replica.capabilities.versioning
+        replica.close()
+        if versioned:
+            return
+    try:
+        would = move(registry, made, replace(wish, flags=replace(flags, dry_run=True)))
+    except PartlyMoved as e:
+        would = e.report
+    going = would.lost if wish.direction == "pull" else would.deleted
+    if not going:
+        return
+    names = ", ".join(map(printable, going[:_NAMED])) + (" …" if len(going) > _NAMED else "")
+    what = show_count(len(going), "file")
+    if wish.direction == "push":
+        question = f"{made.url} keeps no versions: {what} would be gone for good: {names}."
+    else:
+        question = f"{what} of data/ would go that the bucket never had: {names}."
+    typed = [w for w in ("delete", "force") if getattr(flags, w)]
+    app.confirm(question, f"project {wish.direction} {' '.join(typed)}")
+
+
+# --- telling --------------------------------------------------------------------------------------
+
+
+def _tell(app: App, made: Project, report: Report) -> None:
+    app.emit(
+        {
+            "project": made.name,
+            "pipe": report.name,
+            "url": made.url,
+            "direction": report.direction,
+            "dry_run": report.dry_run,
+            "files": [
+                {"path": str(f), "size": f.size, "version": f.version or None, "new": f.is_new}
+                for f in report.files
+            ],
+            "deleted": report.deleted,
+            "lost": report.lost,
+            "gone": report.gone,
+            "left_out": report.left_out,
+            "failed": report.failed,
+        }
+    )
+    if report.dry_run:
+        for file in report.files:
+            app.say(f"{'new' if file.is_new else 'changed'}  {printable(file)}  "
+                    f"{show_size(file.size)}")  # fmt: skip
+        for path in report.deleted:
+            app.say(f"delete  {printable(path)}")
+    app.say(f"{printable(made.name)}  {_words(report)}")
+    _tell_left(app, report)
+
+
+def _words(report: Report) -> str:
+    verb = report.direction if report.dry_run else f"{report.direction}ed"
+    would = "would " if report.dry_run else ""
+    parts = []
+    if report.files:
+        size = show_size(report.bytes)
+        parts.append(f"{would}{verb} {show_count(len(report.files), 'file')} ({size})")
+    if report.deleted:
+        side = "in the bucket" if report.direction == "push" else "here"
+        does = "delete" if report.dry_run else "deleted"
+        parts.append(f"{would}{does} {show_count(len(report.deleted), 'file')} {side}")
+    if not parts:
+        return f"nothing to {report.direction}"
+    return " · ".join(parts if report.dry_run else [*parts, show_seconds(report.seconds)])
+
+
+def _tell_left(app: App, report: Report) -> None:
+    if report.gone:
+        names = ", ".join(map(printable, report.gone[:_NAMED]))
+        app.warn(
+            f"not pushed, since somebody deleted it in the bucket: {names}",
+            hint="Delete yours too: pipefs project pull delete · bring it back: "
+            "pipefs project push --force",
+        )
+    if report.left_out:
+        path, why = next(iter(report.left_out.items()))
+        more = f" and {len(report.left_out) - 1} more" if len(report.left_out) > 1 else ""
+        app.warn(f"left out: {printable(path)} ({why}){more}")
+
+
+class _Line(ProgressLine):
+    """What is left, on one line of a terminal."""
+
+    def __init__(self, app: App, verb: str, flags: Flags) -> None:
+        super().__init__(app, verb)
+        self._live = self._live and flags.progress
+        self._lock = threading.Lock()  # what is left, and the line
+        self._files = self._bytes = 0
+
+    def start(self, files: int, size: int) -> None:
+        self._files, self._bytes = files, size
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._bytes = max(0, self._bytes - count)
+            self._show()
+
+    def done(self, _path: str) -> None:
+        with self._lock:
+            self._files = max(0, self._files - 1)
+            self._show()
+
+    def _show(self) -> None:
+        from pipefs.protocol import FlushProgress
+
+        self.show(FlushProgress(self._files, self._bytes))
