@@ -63,6 +63,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "get": "pipefs.cli.placing:get",
             "rm": "pipefs.cli.placing:rm",
             "import": "pipefs.cli.importing:import_files",
+            "watch": "pipefs.cli.instep:watch",
             "resolve": "pipefs.cli.settling:resolve",
             "meta": "pipefs.cli.placing:meta",
         },

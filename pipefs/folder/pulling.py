@@ -8,6 +8,7 @@ it is done; the part of a large file stays after an interruption, and the next p
 from __future__ import annotations
 
 import os
+import shlex
 import time
 
 from pipefs.errors import Conflict
@@ -22,6 +23,7 @@ from pipefs.folder.deciding import (
 )
 from pipefs.folder.fetching import Fetched, Fetcher
 from pipefs.folder.landing import sync_file_system
+from pipefs.folder.places import words_for
 from pipefs.folder.plan import Plan, Step
 from pipefs.folder.record import Record
 from pipefs.folder.removing import delete_here, is_nowhere_else, only_here, refuse_empty
@@ -63,7 +65,7 @@ def pull(
         sides = look(replica, folder, known, options)
         plan = decide(sides, options, "pull")
         refuse_missing(plan, report)
-        _refuse_conflicts(plan, report)
+        _refuse_conflicts(replica, plan, report)
         report.kept, report.lost = plan.kept, plan.lost
         report.left_out = sides.scan.left_out
         extra = _extra(replica, sides, options, report)
@@ -109,14 +111,16 @@ def _would(step: Step) -> Moved:
     return Moved(step.path, remote.size, remote.mtime_ns, version, is_new=step.is_new)
 
 
-def _refuse_conflicts(plan: Plan, report: Report) -> None:
+def _refuse_conflicts(replica: Replica, plan: Plan, report: Report) -> None:
     if not plan.conflicts:
         return
-    one = plan.conflicts[0]
+    one = shlex.quote(f"{report.name}/{plan.conflicts[0]}")
+    # The folder, where the name alone does not mean it.
+    _, dest, folder = words_for(replica.home, replica.pipe, report.folder).partition(" --dest ")
     raise Conflict(
         "changed here and in the pipe since both were in step: " + named(plan.conflicts),
         hint=f"Keep yours: --merge-mode keep · take the pipe's: --merge-mode overwrite\n"
-        f"One by one: pipefs resolve {report.name}/{one} --keep mine|theirs|both",
+        f"One by one: pipefs resolve {one} --keep mine|theirs|both{dest}{folder}",
     )
 
 

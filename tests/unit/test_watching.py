@@ -1,0 +1,336 @@
+"""`pipefs watch`: a plain folder in step with a pipe while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipefs.cli.main import cli
+from pipefs.errors import Busy, NotFound, PartlyDone, StoreUnavailable
+from pipefs.folder import watching
+from pipefs.folder.rounds import Empty, Event, Wishes
+from pipefs.folder.watching import Watch
+from pipefs.replica import Replica
+from pipefs.stores.local import LocalStore
+from pipefs.stores.wrap import FaultStore
+from tests.folders import User
+from tests.mounted import PROGRAM, SOURCE, eventually
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "store")
+    store.put("a.csv", b"1")
+    store.put("d/b.csv", b"22")
+    return store
+
+
+@pytest.fixture
+def users(tmp_path: Path, store: LocalStore) -> Iterator[tuple[User, User]]:
+    both = User(tmp_path, tmp_path / "store", "ann"), User(tmp_path, tmp_path / "store", "bob")
+    yield both
+    for user in both:
+        user.close()
+
+
+@pytest.fixture
+def ann(users: tuple[User, User]) -> User:
+    return users[0]
+
+
+@pytest.fixture
+def bob(users: tuple[User, User]) -> User:
+    users[1].pull()
+    return users[1]
+
+
+class Watched:
+    """A watch of a user's folder and what it told."""
+
+    def __init__(self, user: User, **wishes: Any) -> None:
+        self.events: list[Event] = []
+        wishes.setdefault("follow_s", 0.1)
+        self.watch = Watch(user.replica, user.folder, Wishes(**wishes), self.events.append)
+
+    def told(self) -> list[tuple[str, str]]:
+        return [(e.what, e.path) for e in self.events]
+
+    def once(self) -> list[tuple[str, str]]:
+        """What one round does."""
+        self.events.clear()
+        self.watch.once()
+        return self.told()
+
+    def preview(self) -> list[tuple[str, str]]:
+        self.events.clear()
+        self.watch.preview()
+        return self.told()
+
+
+@contextlib.contextmanager
+def running(user: User, **wishes: Any) -> Iterator[Watched]:
+    watched, ready = Watched(user, **wishes), threading.Event()
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            watched.watch.run(ready.set)
+        except BaseException as e:
+            ended.append(e)
+            ready.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield watched
+    finally:
+        watched.watch.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+    if ended:
+        raise ended[0]
+
+
+def setting(user: User, **settings: Any) -> None:
+    pipe = user.replica.pipe
+    user.replica.pipe = replace(pipe, settings=replace(pipe.settings, **settings))
+
+
+# --- one round ----------------------------------------------------------------------------------
+
+
+def test_a_round_brings_both_sides_into_step(ann: User, bob: User) -> None:
+    ann.write("mine.csv", "mine")
+    preview = Watched(ann).preview()
+    assert preview == [("pulled", "a.csv"), ("pulled", "d/b.csv"), ("pushed", "mine.csv")]
+    assert ann.has() == {"mine.csv": "mine"}
+    assert Watched(ann).once() == preview
+    assert Watched(ann).once() == []
+    bob.pull()
+    assert ann.has() == bob.has() == {"a.csv": "1", "d/b.csv": "22", "mine.csv": "mine"}
+
+
+def test_what_changed_on_both_sides_is_kept_twice(ann: User, bob: User) -> None:
+    watched = Watched(ann)
+    watched.once()
+    bob.write("a.csv", "bob's")
+    bob.push()
+    ann.write("a.csv", "ann's")
+    assert watched.preview()[:1] == [("conflict", "a.csv")]
+    (conflict, *rest) = watched.once() and watched.events
+    assert (conflict.what, conflict.path) == ("conflict", "a.csv")
+    assert [(e.what, e.path) for e in rest] == [("pulled", "a.csv"), ("pushed", conflict.text)]
+    bob.pull()
+    assert ann.has() == bob.has() == {"a.csv": "bob's", "d/b.csv": "22", conflict.text: "ann's"}
+    assert watched.once() == []
+
+
+def test_filters_and_what_stays_local_are_respected(ann: User, bob: User) -> None:
+    setting(ann, exclude=("d/*",), local_only=("*.tmp",))
+    for name in ("x.tmp", "d/new.csv", "y.csv"):
+        ann.write(name, name)
+    assert Watched(ann).once() == [("pulled", "a.csv"), ("pushed", "y.csv")]
+    assert Watched(ann, exclude="").once() == [("pulled", "d/b.csv"), ("pushed", "d/new.csv")]
+    ann.write("z.csv", "z")
+    assert Watched(ann, include="*.txt").once() == []
+
+
+def test_without_delete_a_deleted_file_comes_back(ann: User, bob: User) -> None:
+    watched = Watched(ann)
+    watched.once()
+    (ann.path / "a.csv").unlink()
+    (bob.path / "d/b.csv").unlink()
+    bob.push(delete=True)
+    assert watched.once() == [("pulled", "a.csv")]
+    assert ann.has() == {"a.csv": "1", "d/b.csv": "22"}
+
+
+def test_with_delete_deletions_travel_both_ways_but_never_over_a_change(
+    ann: User, bob: User
+) -> None:
+    for name in ("here", "there", "here-changed", "there-changed", "stays"):
+        bob.write(name, name)
+    bob.push()
+    watched = Watched(ann, delete=True)
+    watched.once()
+    (ann.path / "here").unlink()
+    (ann.path / "there-changed").unlink()
+    ann.write("here-changed", "changed by ann")
+    for name in ("there", "here-changed"):
+        (bob.path / name).unlink()
+    bob.write("there-changed", "changed by bob")
+    bob.push(delete=True)
+    expected = [("deleted here", "there"), ("deleted there", "here")]
+    assert watched.preview()[:2] == expected
+    assert watched.once() == [*expected, ("pulled", "there-changed"), ("pushed", "here-changed")]
+    bob.pull(delete=True)
+    assert ann.has() == bob.has()
+    assert set(ann.has()) == {"a.csv", "d/b.csv", "here-changed", "there-changed", "stays"}
+
+
+def test_an_empty_folder_deletes_nothing(ann: User, store: LocalStore) -> None:
+    watched = Watched(ann, delete=True)
+    watched.once()
+    for path in ("a.csv", "d/b.csv"):
+        (ann.path / path).unlink()
+    with pytest.raises(Empty, match="no files any more: the 2 of the other side"):
+        watched.once()
+    assert {o.key for o in store.list() if not o.key.startswith(".pipefs")} == {"a.csv", "d/b.csv"}
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+def test_changes_travel_both_ways_while_it_runs(ann: User, bob: User) -> None:
+    with running(ann) as watched:
+        assert ann.has() == {"a.csv": "1", "d/b.csv": "22"}
+        bob.write("from-bob", "b")
+        bob.push()
+        eventually(lambda: ann.has().get("from-bob") == "b", "bob's file came", 20)
+        ann.write("deep/er/from-ann", "a")
+        eventually(lambda: ("pushed", "deep/er/from-ann") in watched.told(), "ann's went", 20)
+        os.rename(ann.path / "deep", ann.path / "moved")
+        eventually(lambda: ("pushed", "moved/er/from-ann") in watched.told(), "renamed", 20)
+        ann.write("last", "written just before it ends")
+    assert ("pushed", "last") in watched.told()
+    bob.pull()
+    assert bob.has()["last"] == "written just before it ends"
+
+
+def test_a_file_goes_up_when_it_rests_and_others_do_not_wait_for_it(ann: User) -> None:
+    setting(ann, quiet_period_s=1.0, min_version_interval_s=3600.0)
+    writing = threading.Event()
+
+    def write() -> None:
+        with open(ann.path / "log [1]|.txt", "w") as log:
+            while not writing.wait(0.05):
+                log.write("line\n")
+                log.flush()
+
+    with running(ann) as watched:
+        thread = threading.Thread(target=write)
+        thread.start()
+        time.sleep(0.2)
+        ann.write("done.csv", "x")
+        try:
+            eventually(lambda: ("pushed", "done.csv") in watched.told(), "it went up", 20)
+            assert ("pushed", "log [1]|.txt") not in watched.told()
+        finally:
+            writing.set()
+            thread.join()
+        eventually(lambda: ("pushed", "log [1]|.txt") in watched.told(), "it rests", 20)
+    assert [e.path for e in watched.events if e.what == "pushed"] == ["done.csv", "log [1]|.txt"]
+
+
+def test_a_store_that_goes_away_is_waited_for(
+    ann: User, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_LONGEST_PAUSE_S", 0.1)
+    faulty = FaultStore(ann.replica.store)
+    faulty.fail("*", times=3)  # from the first request on
+    real = Replica.store.fget  # type: ignore[attr-defined]  # a property's own function
+    monkeypatch.setattr(
+        Replica, "store", property(lambda self: faulty if self is ann.replica else real(self))
+    )
+    ann.write("mine.csv", "mine")
+    with running(ann) as watched:
+        eventually(lambda: ("pushed", "mine.csv") in watched.told(), "it goes on", 20)
+        faulty.fail("*", times=3)
+        eventually(lambda: watched.told().count(("online", "")) == 2, "again", 20)
+    whats = [what for what, _ in watched.told()]
+    assert whats[0] == "offline" and whats.count("offline") == 2
+    assert "injected fault" in watched.events[0].text
+
+
+def test_what_cannot_go_up_at_the_end_is_said(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PartlyDone, match="went up: injected") as raised, running(ann):
+        faulty = FaultStore(ann.replica.store)
+        faulty.fail("*", times=10_000)
+        monkeypatch.setattr(Replica, "store", property(lambda _self: faulty))
+        ann.write("mine.csv", "mine")
+    assert isinstance(raised.value.__cause__, StoreUnavailable)
+    assert ann.has()["mine.csv"] == "mine"
+
+
+def test_one_watch_a_folder_and_one_that_is_gone_deletes_nothing(
+    ann: User, store: LocalStore
+) -> None:
+    with pytest.raises(NotFound, match="is not there any more"), running(ann, delete=True):
+        with pytest.raises(Busy, match="is in use by process"):
+            Watched(ann).once()
+        ann.path.rename(ann.path.with_name("elsewhere"))
+        ann.path.mkdir()
+    assert store.get("a.csv", None, 0, 9) == b"1"
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def _pipefs(tmp_path: Path, *words: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(cli, words, env={"PIPEFS_HOME": str(tmp_path / "home")})
+    assert done.exit_code == code, (words, done.stdout, done.stderr)
+    assert "Traceback (most recent" not in done.stderr
+    return done
+
+
+def test_one_round_from_the_command_line(tmp_path: Path, store: LocalStore) -> None:
+    _pipefs(tmp_path, "create", "sales", store.url)
+    work = str(tmp_path / "work")
+    said = _pipefs(tmp_path, "watch", work, "sales", "--once", "-n").stdout
+    assert said.splitlines()[0].split() == ["would", "be", "pulled", "a.csv", "1", "B"]
+    assert not Path(work).exists()
+    lines = _pipefs(tmp_path, "watch", work, "sales", "--once", "--json").stdout.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [(t["event"], t["path"], t["size"]) for t in told] == [
+        ("pulled", "a.csv", 1),
+        ("pulled", "d/b.csv", 2),
+    ]
+    assert all(t["time"].endswith("Z") for t in told)
+    again = _pipefs(tmp_path, "watch", work, "sales", "--once").stdout
+    assert again.endswith("/work  in step with sales\n")
+    assert "is a snapshot" in _pipefs(tmp_path, "watch", work, "sales@v1", code=2).stderr
+    _pipefs(tmp_path, "watch", work, "nosuch", code=3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_pushes_what_waits_and_ends_it(
+    tmp_path: Path, store: LocalStore, number: int
+) -> None:
+    _pipefs(tmp_path, "create", "sales", store.url, "-o", "quiet_period=1h")
+    env = {**os.environ, "PIPEFS_HOME": str(tmp_path / "home"), "PYTHONPATH": str(SOURCE)}
+    work = tmp_path / "work"
+    process = subprocess.Popen(
+        [*PROGRAM, "watch", str(work), "sales", "--json"],
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        seen = []
+        while not seen or seen[-1]["event"] != "ready":
+            seen.append(json.loads(process.stdout.readline()))
+        (work / "mine.csv").write_text("mine")
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    events = [json.loads(line) for line in rest.splitlines()]
+    assert [e["event"] for e in events] == ["pushed", "ended"]
+    assert events[0]["path"] == "mine.csv"
+    assert store.get("mine.csv", None, 0, 9) == b"mine"
