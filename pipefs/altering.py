@@ -25,6 +25,7 @@ from pipefs.publishing import Deletion, Publication, Published, Publisher
 from pipefs.reaching import PIECE_BYTES, Reach
 from pipefs.records import Content
 from pipefs.replicated import Item, Now, Place, to_names
+from pipefs.sending import Progress
 
 _NOTHING_SAID = {b"user.pipefs-meta": b"{}"}
 """So that what the object's own metadata say does not count."""
@@ -46,12 +47,16 @@ class Copying:
 
 
 class Alterer:
-    """Changes one pipe. Thread-safe."""
+    """Changes one pipe. Thread-safe.
 
-    def __init__(self, reach: Reach) -> None:
+    Args:
+        progress: told of each path's bytes as they go.
+    """
+
+    def __init__(self, reach: Reach, progress: Progress = lambda _path, _bytes: None) -> None:
         self._reach = reach
         self._replica = reach.replica
-        self._publisher = Publisher(reach.replica)
+        self._publisher = Publisher(reach.replica, progress=progress)
 
     def publish(
         self, items: Sequence[Publication | Deletion], *, atomic: bool = False

@@ -82,8 +82,15 @@ class App:
         """The result for programs, with --json."""
         import msgspec
 
-        if self.json:
-            click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        if not self.json:
+            return
+        try:
+            text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+        except UnicodeEncodeError:  # a name that is no UTF-8: its bytes as surrogates
+            import json
+
+            text = json.dumps(msgspec.to_builtins(value), indent=2)
+        click.echo(text)
 
     def confirm(self, question: str, done_by: str) -> None:
         """Ask before something is destroyed; without a terminal only -y is an answer.

@@ -59,6 +59,10 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
         "Move",
         "files into a pipe and out of it, without a mount",
         {
+            "pull": "pipefs.cli.moving:pull",
+            "push": "pipefs.cli.moving:push",
+            "is-synced": "pipefs.cli.syncing:is_synced",
+            "orphans": "pipefs.cli.syncing:orphans",
             "put": "pipefs.cli.placing:put",
             "get": "pipefs.cli.placing:get",
             "rm": "pipefs.cli.placing:rm",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipefs.cli.app import App, Command, pass_app
+from pipefs.cli.bars import Bar
 from pipefs.cli.output import printable, table
 from pipefs.errors import NotFound, UsageError
 from pipefs.units import show_count, show_size
@@ -108,7 +109,10 @@ def put(app: App, sources: tuple[str, ...], target: str, pairs: tuple[str, ...])
     files = [pair for source in sources for pair in _files(Path(source), place.path, into)]
     if not files:
         raise NotFound(f"there is no file in {', '.join(sources)}")
-    done = Alterer(reach).publish([Publication(path, file, metadata) for path, file in files])
+    with Bar(app, "putting") as bar:
+        bar.start(len(files), sum(file.stat().st_size for _, file in files))
+        alterer = Alterer(reach, lambda _path, count: bar.add(count))
+        done = alterer.publish([Publication(path, file, metadata) for path, file in files])
     app.emit(
         {
             "name": place.name,
@@ -165,8 +169,9 @@ def get(app: App, target: str, dest: str, version: str | None) -> None:
         found = [(_version(reach, place, version), _local(place.path, dest))]
     else:
         found = list(_wanted(reach, place, dest))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(lambda pair: _save(reach, *pair), found):
+    with Bar(app, "getting") as bar, ThreadPoolExecutor(_AT_ONCE) as pool:
+        bar.start(len(found), sum(item.size for item, _ in found))
+        for _ in pool.map(lambda pair: _save(reach, pair[0], pair[1], bar), found):
             pass
     app.emit(
         {
@@ -223,18 +228,19 @@ def _version(reach: Reach, place: Target, version: str) -> Item:
     )  # fmt: skip
 
 
-def _save(reach: Reach, item: Item, place: Path) -> None:
+def _save(reach: Reach, item: Item, place: Path, bar: Bar) -> None:
     """Write a file beside its place, then give it its name."""
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f".{place.name[:200]}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
             for start in range(0, item.size, _ROUND_BYTES):
-                file.write(reach.read(item, start, start + _ROUND_BYTES))
+                bar.add(file.write(reach.read(item, start, start + _ROUND_BYTES)))
         if item.mode is not None:
             part.chmod(item.mode)
         os.utime(part, ns=(item.mtime_ns, item.mtime_ns))
         part.replace(place)
+        bar.done(item.path)
     finally:
         part.unlink(missing_ok=True)
 

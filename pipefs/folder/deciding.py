@@ -152,7 +152,10 @@ def refuse_missing(plan: Plan, report: Report) -> None:
     """
     if plan.missing:
         where = f"pipe {report.name}" if report.direction == "pull" else f"folder {report.folder}"
-        raise NotFound(f"there is no {' and no '.join(plan.missing)} in the {where}")
+        raise NotFound(
+            f"there is no file {' and no '.join(plan.missing)} in the {where}",
+            hint=f"What is in a folder: --include '{plan.missing[0]}/*'",
+        )
 
 
 def noted(sides: Sides, plan: Plan) -> dict[str, Known]:

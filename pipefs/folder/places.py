@@ -25,6 +25,13 @@ def pipes_folder(home: Home) -> Path:
     return data / "pipes" / f"@{home.profile}" if home.profile else data / "pipes"
 
 
+def command_for(home: Home, pipe: Pipe, folder: str, verb: str) -> str:
+    """A command about this pipe and folder, as the user types it."""
+    profile = f" --profile {shlex.quote(home.profile)}" if home.profile else ""
+    system = " --system" if home.kind == "system" else ""
+    return f"pipefs{profile}{system} {verb} {words_for(home, pipe, folder)}"
+
+
 def words_for(home: Home, pipe: Pipe, folder: str) -> str:
     """The pipe's name as words of a command line that mean this folder."""
     name = shlex.quote(pipe.name)

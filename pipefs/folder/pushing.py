@@ -24,7 +24,7 @@ from pipefs.folder.deciding import (
     refuse_missing,
     stays_local,
 )
-from pipefs.folder.places import words_for
+from pipefs.folder.places import command_for
 from pipefs.folder.plan import Plan, Step
 from pipefs.folder.record import Record
 from pipefs.folder.removing import delete_there, only_there, refuse_empty
@@ -66,7 +66,8 @@ def push(
     if not os.path.isdir(folder.path):
         raise NotFound(
             f"there is no folder {folder.path}",
-            hint=f"Another one: --dest FOLDER · the pipe's files: pipefs pull {report.name}",
+            hint=f"Make it, and put files there · another one: --dest FOLDER\n"
+            f"The pipe's files: {command_for(replica.home, replica.pipe, folder.path, 'pull')}",
         )
     with Record(
         replica.home, folder.path, replica.pipe.pipe_id, alone=not options.dry_run
@@ -133,11 +134,11 @@ class _Push:
         unpulled = plan.conflicts if others else plan.unpulled
         if not unpulled:
             return
-        words = words_for(self._replica.home, self._replica.pipe, self._folder.path)
+        home, pipe, place = self._replica.home, self._replica.pipe, self._folder.path
         raise Conflict(
             f"{self._report.name} has changes that were not pulled: {named(unpulled)}",
-            hint=f"First: pipefs pull {words} · yours in their place all the same: "
-            f"pipefs push {words} --mode all",
+            hint=f"First: {command_for(home, pipe, place, 'pull')}\nYours in their place all the "
+            f"same: {command_for(home, pipe, place, 'push')} --mode all",
         )
 
     # --- doing it -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pipefs.folder.reports import PartlyMoved
 from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import FaultStore, WrapperStore
 from tests.folders import User
+from tests.promises.promised import promise
 from tests.replicas import requests
 
 
@@ -87,7 +88,7 @@ def test_d6_11_named_files_are_fetched_whatever_is_there(ann: User) -> None:
     report = ann.pull("a.csv", "./d/b.csv")
     assert (report.files, report.lost) == (["a.csv", "d/b.csv"], ["a.csv"])
     assert ann.has() == ALL
-    with pytest.raises(NotFound, match=r"there is no none\.csv in the pipe p"):
+    with pytest.raises(NotFound, match=r"there is no file none\.csv in the pipe p"):
         ann.pull("none.csv", "a.csv")
     for path in ("../a", ".pipefs/pipe.json", "d/.snapshots/x"):
         with pytest.raises(UsageError):
@@ -199,6 +200,11 @@ def test_a_file_deleted_here_comes_again_and_one_deleted_there_stays(
 # --- safety -------------------------------------------------------------------------------------
 
 
+@promise(
+    "pull-both-changed",
+    "A pull never overwrites a file that was changed here without being told to, also when "
+    "that happens while it runs.",
+)
 def test_a_change_during_the_pull_is_never_overwritten(
     ann: User, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +243,11 @@ class LyingStore(WrapperStore):
         return found.replace(b"333", b"3x3")
 
 
+@promise(
+    "pull-checked",
+    "A pulled file has its name only with the bytes that the pipe has by checksum, and "
+    "their time and mode.",
+)
 def test_wrong_bytes_never_get_the_files_name(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
     lying = LyingStore(ann.replica.store)
     monkeypatch.setattr(type(ann.replica), "store", property(lambda _self: lying))
