@@ -20,7 +20,16 @@ def parse_choice(*allowed: str) -> Callable[[object], str]:
             raise ValueError(", ".join(allowed[:-1]) + f" or {allowed[-1]}")
         return text
 
+    _CHOICES[parse] = allowed
     return parse
+
+
+_CHOICES: dict[Callable[[object], object], tuple[str, ...]] = {}
+
+
+def choices_of(parse: Callable[[object], object]) -> tuple[str, ...]:
+    """The values that a parser made by `parse_choice` takes; nothing for others."""
+    return tuple(filter(None, _CHOICES.get(parse, ())))
 
 
 def parse_one_line(value: object) -> str:

@@ -6,6 +6,7 @@ what they raise into a message with its next step and the exit code of the contr
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -20,6 +21,8 @@ from pipefs.errors import NotFound, PipefsError, Refused, UsageError
 from pipefs.home import Home, resolve_home
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from pipefs.registry import Registry
 
 EXIT_INTERRUPTED = 130
@@ -190,6 +193,8 @@ class Program(click.Group):
         self.sections = sections
         self._where = {name: place for _, _, table in sections for name, place in table.items()}
         self.params.extend(_shared_options())
+        for param in self.params:
+            _let_complete(param)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._where)
@@ -203,6 +208,7 @@ class Program(click.Group):
         module, _, attribute = place.partition(":")
         found = getattr(importlib.import_module(module), attribute)
         assert isinstance(found, click.Command)
+        _suggest(found)
         return found
 
     def resolve_command(
@@ -250,6 +256,25 @@ class Program(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             code = 0
         sys.exit(code)
+
+
+def _suggest(command: click.Command) -> None:
+    """Let the shell complete its words, and those of the commands in a group."""
+    for param in command.params:
+        _let_complete(param)
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _suggest(below)
+
+
+def _let_complete(param: click.Parameter) -> None:
+    # Click asks the parameter; one rule for all is one place to read.
+    param.shell_complete = functools.partial(_completed, param)  # type: ignore[method-assign]
+
+
+def _completed(param: click.Parameter, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    from pipefs.cli.completing import complete
+
+    return complete(param, ctx, incomplete)
 
 
 def run(body: Callable[[], object], app: App) -> int:

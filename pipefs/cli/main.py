@@ -102,6 +102,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "cred": "pipefs.cli.creds:cred",
             "project": "pipefs.cli.projects:project",
             "policy": "pipefs.cli.policies:policy",
+            "completion": "pipefs.cli.completion:completion",
         },
     ),
 ]

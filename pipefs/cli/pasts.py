@@ -39,6 +39,7 @@ def open_past(app: App, name: str) -> Past:
         NotFound: no such pipe. Store errors.
     """
     from pipefs.descriptor import who
+    from pipefs.knownnames import remember
     from pipefs.past.opened import Past
     from pipefs.registry import PATIENCE_S
 
@@ -55,6 +56,7 @@ def open_past(app: App, name: str) -> Past:
         conditional=_asked_once(store),
     )
     past.refresh()
+    remember(home, name, [snapshot.label for snapshot in past.catalog.kept()])
     return past
 
 

@@ -84,6 +84,7 @@ def snapshot(
     """Keep this moment of TARGET (a pipe, or a folder in it). It costs what changed since the
     last one; nothing is copied. Waits until what was written is in the store."""
     from pipefs.client import WorkerClient
+    from pipefs.knownnames import remember
     from pipefs.pastmessages import TakeSnapshot
 
     found, item = serving(app, target)
@@ -105,6 +106,7 @@ def snapshot(
     else:
         with ProgressLine(app, "waiting for") as line:
             done = WorkerClient(item.socket).snapshot(request, progress=line.show)
+    remember(app.home(), found.name, done.tags or [done.id[:7]], add=True)
     app.emit(done)
     _say_taken(app, done, item, found)
 

@@ -6,6 +6,10 @@ import json
 import os
 import time
 
+import pytest
+
+from pipefs.cli.completion import VARIABLE, Bash
+from pipefs.cli.main import cli
 from pipefs.moments import show_moment
 from tests.mounted import Home
 
@@ -42,3 +46,25 @@ def test_the_past_of_a_mounted_pipe_is_read_beside_it(home: Home) -> None:
     assert said(home, "ls", f"sales@{then}") == "f\n"
     listed = json.loads(said(home, "ls", "--versions", "sales/f", "--json"))
     assert [v["size"] for v in listed["versions"]] == [6, 5]
+
+
+def test_a_shell_suggests_paths_and_snapshots_of_a_mounted_pipe(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPEFS_HOME", str(home.home))
+    home.create("sales")
+    mnt = home.mount("sales")
+    (mnt / "2026").mkdir()
+    (mnt / "2026" / "q3.csv").write_bytes(b"1")
+    home.flush("sales")
+    (mnt / ".snapshots" / "by-hand").mkdir()  # no command of ours saw this one
+
+    def suggested(last: str) -> list[str]:
+        found = Bash(cli, {}, "pipefs", VARIABLE).get_completions(["cat"], last)
+        return [item.value for item in found]
+
+    assert suggested("sales/") == ["sales/2026/"]
+    assert suggested("sales/2026/q") == ["sales/2026/q3.csv"]
+    assert suggested("sales@by-hand/2026/") == ["sales@by-hand/2026/q3.csv"]
+    assert suggested("sales@b") == ["sales@by-hand"]
+    assert suggested("sales/nowhere/") == []
