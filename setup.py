@@ -92,6 +92,11 @@ setup(
         ],
     },
     entry_points={
+        # Read by datakit where it is installed; nothing else imports them.
+        "datakit.plugins": [
+            f"data {verb} = pipefs.cli.datakit:{verb.title()}"
+            for verb in ("init", "push", "pull", "status")
+        ],
         "fsspec.specs": ["pipefs = pipefs.fsspec_driver:PipeFileSystem"],
         "console_scripts": [
             "pipefs = pipefs.cli.main:main",

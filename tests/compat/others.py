@@ -23,6 +23,8 @@ RUN_TIMEOUT_S = 300
 
 PACKAGES = {
     "quilt3": ("quilt3==8.0.0",),
+    "datakit": ("datakit-core==0.5.4", "datakit-data==0.8.1", "boto3==1.43.117"),
+    "datakit-core": ("datakit-core==0.5.4",),
     "dvc": ("dvc[s3]==3.67.1",),
     # Its S3 resource imports boto3 and s3fs, which it does not ask for. They share one botocore.
     "dws": (
