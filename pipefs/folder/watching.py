@@ -67,6 +67,8 @@ class Watch:
         self._owed = True
         """A round is: the last one did not come to its end."""
         self.is_offline = False
+        self.looks = 0
+        """How often the log was looked at."""
 
     @property
     def is_pulling(self) -> bool:
@@ -170,6 +172,7 @@ class Watch:
         """Whether the pipe changed since the last round."""
         with self._replica.opened(listing=False) as now:
             seen = now.position()
+        self.looks += 1
         moved, self._seen = seen != self._seen, seen
         return moved
 

@@ -27,6 +27,7 @@ from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import FaultStore
 from tests.folders import User
 from tests.mounted import PROGRAM, SOURCE, eventually
+from tests.replicas import requests
 
 
 @pytest.fixture
@@ -208,6 +209,18 @@ def test_changes_travel_both_ways_while_it_runs(ann: User, bob: User) -> None:
     assert ("pushed", "last") in watched.told()
     bob.pull()
     assert bob.has()["last"] == "written just before it ends"
+
+
+def test_looking_costs_two_requests_where_nothing_changed(ann: User) -> None:
+    with running(ann, follow_s=0.05) as watched:
+        watch = watched.watch
+        # What was pulled is looked at once more, when it has rested.
+        eventually(lambda: watch.looks > 25, "it is calm", 30)
+        seen, looks = requests(ann.replica), watch.looks
+        listed = requests(ann.replica, "list")
+        eventually(lambda: watch.looks > looks + 5, "it looks", 20)
+        assert requests(ann.replica) - seen <= 2 * (watch.looks - looks + 1)
+        assert requests(ann.replica, "list") == listed
 
 
 def test_a_file_goes_up_when_it_rests_and_others_do_not_wait_for_it(ann: User) -> None:
