@@ -81,16 +81,17 @@ def resolve(app: App, target: str, keep: Keep | None, dest: str | None, dry_run:
 def _in_mount(app: App, work: ConflictWork, target: Target, keep: Keep, dry_run: bool) -> None:
     done = work.resolve(target.path, keep, dry_run=dry_run, force=app.yes)
     app.emit({"name": target.name, "dry_run": dry_run, "in": "mount", **_told(done)})
-    would = "would be " if dry_run else ""
-    head = f"{printable(f'{target.name}/{done.path}')}  "
-    copy = printable(done.copy)
+    wins, goes = ("yours", "theirs") if keep == "mine" else ("theirs", "yours")
+    copy, would = printable(done.copy), "would " if dry_run else ""
     if not done.replaced:
-        text = f"both {would or 'are '}kept: {printable(done.path)} and {copy}"
+        text = f"both {would}stay: {printable(done.path)} and {copy}"
     elif done.replaced == done.path:
-        text = f"{would}what {copy} was · before: {_history(app, target, done.path)}"
+        name = "would have the name" if dry_run else "has the name now"
+        text = f"{wins} {name} · {goes} stays in its history: {_history(app, target, done.path)}"
     else:
-        text = f"stays · {copy} {would or 'is '}removed: {_history(app, target, done.copy)}"
-    app.say(head + text)
+        stays, was = ("would stay", "would go") if dry_run else ("stays", "is gone")
+        text = f"{wins} {stays} · {copy} {was}; its history: {_history(app, target, done.copy)}"
+    app.say(f"{printable(f'{target.name}/{done.path}')}  {text}")
     if done.left:
         app.say(f"  {show_count(done.left, 'conflict')} of it left: {_lists(app, target.name)}")
 

@@ -193,9 +193,11 @@ def test_d6_15_an_unmounted_pipe_lists_and_ends_its_conflicts(run: Run, left: Ma
     assert f"q3.csv (theirs)   {copy} (yours)" in text
     assert "    pipefs resolve sales/q3.csv --keep mine|theirs|both\n" in text
     words = ("resolve", "sales/q3.csv", "--keep")
-    assert "would be what" in run(*words, "mine", "-n").stdout
+    would = run(*words, "theirs", "-n").stdout
+    assert f"theirs would stay · {copy} would go; its history: pipefs log sales/{copy}" in would
+    assert "yours would have the name" in run(*words, "mine", "-n").stdout
     said = run(*words, "mine").stdout
-    assert said == f"sales/q3.csv  what {copy} was · before: pipefs log sales/q3.csv\n"
+    assert said.startswith("sales/q3.csv  yours has the name now · theirs stays in its history: ")
     assert run("resolve", "sales").stdout == "sales  no conflicts\n"
     sync_all(left)
     assert left.tree()["q3.csv"] == b"ours"
@@ -207,7 +209,7 @@ def test_d6_15_both_needs_no_store_and_no_mount(
     run: Run, left: Machine, tmp_path: Path, store: LocalStore
 ) -> None:
     (tmp_path / "store").rename(tmp_path / "away")
-    assert "both are kept" in run("resolve", "sales/q3.csv", "--keep", "both").stdout
+    assert "both stay" in run("resolve", "sales/q3.csv", "--keep", "both").stdout
     (tmp_path / "away").rename(tmp_path / "store")
     assert run("resolve", "sales").stdout == "sales  no conflicts\n"
 
