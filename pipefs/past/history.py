@@ -118,6 +118,8 @@ class _Trail:
         """(key, version) of what the log tells of."""
         self.until: dict[str, int] = {path: 0}
         """Key → until when its versions were this file's (ns); 0: to this day."""
+        self.others: dict[tuple[str, str | None], Commit] = {}
+        """What other files had at these keys before this one took the name, and who told of it."""
         self.gone_ns: list[int] = []
         """When it was deleted, and when it got another name (then its old key goes later)."""
         self.away_ns: list[int] = []
@@ -136,6 +138,8 @@ class _Trail:
                 gone = gone or _is_at(self.path, change.path)
             elif change.path == self.path:
                 self._took(commit, change)
+            elif change.op == "put" and (key := change.key or change.path) in self.until:
+                self.others[key, change.version] = commit
         if gone:
             self.gone_ns.append(commit.time)
             self.events.append(self._event(commit, "deleted"))
@@ -199,7 +203,19 @@ def _unknown(store: Store, trail: _Trail, before_ns: int) -> Iterator[Event]:
             told = (key, version.version_id) in trail.known
             if told or (version.is_delete_marker and _is_told(version, trail)):
                 continue
-            yield _event_of(version, key, first=version.version_id == oldest)
+            event = _event_of(version, key, first=version.version_id == oldest)
+            teller = trail.others.get((key, version.version_id))
+            yield event if teller is None else _told_by(event, teller)
+
+
+def _told_by(event: Event, commit: Commit) -> Event:
+    return replace(
+        event,
+        author=commit.author,
+        program=commit.program,
+        commit=commit.number,
+        external=commit.external,
+    )
 
 
 def _is_told(marker: ObjectVersion, trail: _Trail) -> bool:

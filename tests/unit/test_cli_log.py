@@ -118,6 +118,23 @@ def test_what_has_the_old_name_now_is_another_file(run: Run, machine: Machine) -
     assert kinds(run, "sales/a") == ["added", "renamed", "added"]
 
 
+def test_what_a_renamed_file_took_the_place_of_is_told_with_its_author(
+    run: Run, machine: Machine
+) -> None:
+    machine.write("q3.csv", b"theirs")
+    machine.sync()
+    machine.write("draft.csv", b"ours")
+    machine.sync()
+    machine.mv("draft.csv", "q3.csv")
+    machine.sync()
+    found = events(run, "sales/q3.csv")
+    assert [(e["event"], e["path"], e["size"]) for e in found if e["event"] == "added"] == [
+        ("added", "draft.csv", 4),
+        ("added", "q3.csv", 6),
+    ]
+    assert all("@" in e["author"] for e in found)
+
+
 def test_a_deleted_file_has_its_history(run: Run, machine: Machine) -> None:
     machine.write("a", b"1")
     machine.sync()
