@@ -90,6 +90,7 @@ class SeaweedServer:
     secret_key: str = SECRET_KEY
     region: str = REGION
     buckets: list[str] = field(default_factory=list)
+    _clients: dict[tuple[str, str], S3Client] = field(default_factory=dict, repr=False)
 
     @classmethod
     def start(cls) -> Self:
@@ -140,12 +141,18 @@ class SeaweedServer:
 
     def client(self, access_key: str = "", secret_key: str = "") -> S3Client:
         """A plain boto3 client, for what a test does behind pipefs' back."""
+        keys = access_key or self.access_key, secret_key or self.secret_key
+        if keys not in self._clients:
+            self._clients[keys] = self._new_client(*keys)
+        return self._clients[keys]
+
+    def _new_client(self, access_key: str, secret_key: str) -> S3Client:
         return boto3.session.Session().client(
             "s3",
             endpoint_url=self.endpoint_url,
             region_name=self.region,
-            aws_access_key_id=access_key or self.access_key,
-            aws_secret_access_key=secret_key or self.secret_key,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
             config=Config(
                 retries={"max_attempts": 0}, s3={"addressing_style": "path"}, read_timeout=20
             ),

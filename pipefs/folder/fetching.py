@@ -31,7 +31,7 @@ from pipefs.stores.etags import etag_is_md5
 from pipefs.sums import Sums
 
 PIECE_BYTES = 8 << 20
-_SMALL_AT_ONCE = 16
+_SMALL_AT_ONCE = 32
 _LARGE_AT_ONCE = 2
 _AHEAD = 4
 """Pieces of one file in flight: with two files at once 64 MiB of memory."""
