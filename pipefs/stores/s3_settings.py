@@ -73,15 +73,17 @@ class S3Settings:
 def make_session(settings: S3Settings) -> boto3.session.Session:
     """The session that gives both engines their credentials and region."""
     try:
-        key = settings.access_key
-        return boto3.session.Session(
-            botocore_session=_bare_session(),
+        key, bare = settings.access_key, _bare_session()
+        made = boto3.session.Session(
+            botocore_session=bare,
             profile_name=settings.profile or None,
             region_name=settings.region or None,
             aws_access_key_id=key.access_key_id if key else None,
             aws_secret_access_key=key.secret_access_key if key else None,
             aws_session_token=(key.session_token or None) if key else None,
         )
+        bare.get_scoped_config()  # is there such a profile?
+        return made
     except ProfileNotFound as e:
         raise UsageError(
             f'there is no AWS profile "{settings.profile}"',
