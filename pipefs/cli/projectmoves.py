@@ -12,7 +12,7 @@ import click
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.mounting import ProgressLine
 from pipefs.cli.output import printable
-from pipefs.cli.projectstate import here
+from pipefs.cli.projectstate import here, say_mounted
 from pipefs.units import show_count, show_seconds, show_size
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def _run(
         for path, reason in list(e.report.failed.items())[:_NAMED]:
             app.warn(f"{printable(path)}: {printable(reason)}")
         raise
-    _tell(app, made, report)
+    saved = direction == "push" and not flags.dry_run
+    if not say_mounted(app, registry, made, is_saved=saved):
+        _tell(app, made, report)
 
 
 def _ask_first(app: App, made: Project, wish: Wish) -> None:

@@ -14,6 +14,7 @@ from pipefs.units import show_count, utc_text
 if TYPE_CHECKING:
     from pipefs.project.settings import Project
     from pipefs.project.standing import Compared, Standing
+    from pipefs.registry import Registry
 
 _GROUPS = {
     "only_local": "here and not in the bucket",
@@ -30,6 +31,19 @@ def here() -> Project:
     from pipefs.project.settings import find_project
 
     return find_project(Path.cwd())
+
+
+def say_mounted(app: App, registry: Registry, made: Project, *, is_saved: bool = False) -> bool:
+    """Say that `data/` is a mount, where it is. `is_saved`: all of it is in the bucket."""
+    from pipefs.project.moving import mount_of
+
+    mount = mount_of(registry, made)
+    if mount is None:
+        return False
+    app.emit({"project": made.name, "url": made.url, "mounted": mount.path})
+    more = "all saved" if is_saved else f"is it saved? {app.command(f'status {mount.name}')}"
+    app.say(f"{printable(made.name)}  data/ is mounted and in step by itself · {more}")
+    return True
 
 
 @click.command(
@@ -51,6 +65,8 @@ def status(app: App, filepaths: bool, remote: bool) -> None:
 
     made = here()
     registry = app.registry()
+    if say_mounted(app, registry, made):
+        return
     pipe = pipe_of(registry, made) if made.s3_bucket else None
     found = standing(app.home(), made, pipe)
     both: Compared | None = None

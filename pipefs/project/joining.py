@@ -94,7 +94,7 @@ def join(
             registry, name, project.url, options_of(project), create_bucket=create_bucket
         )
         pipe = made.pipe
-    pipe = _fitting(registry, pipe, project)
+    pipe = _fitting(registry, pipe, project, is_new)
     claims = place.owner is None and (writes or adopt)
     try:
         if claims:
@@ -160,12 +160,13 @@ def free_name(registry: Registry, project: Project) -> str:
     return next(n for n in names if n not in taken and NAME_RE.fullmatch(n))
 
 
-def _fitting(registry: Registry, pipe: Pipe, project: Project) -> Pipe:
-    """The pipe with the project's profile, and with `data/` for its folder where it had none."""
+def _fitting(registry: Registry, pipe: Pipe, project: Project, is_new: bool) -> Pipe:
+    """The pipe with the project's profile, and with `data/` for its folder where it is new here
+    or that of a clone that is gone."""
     changes = options_of(project)
     changes = {k: v for k, v in changes.items() if pipe.options.get(k) != v}
     folder = str(pipe.options.get("dir") or "")
-    if not folder or (os.path.isabs(folder) and not os.path.isdir(folder)):
+    if is_new or (os.path.isabs(folder) and not os.path.isdir(folder)):
         changes["dir"] = str(project.data)
     return registry.update(pipe.name, changes) if changes else pipe
 

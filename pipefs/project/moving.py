@@ -18,6 +18,7 @@ from pipefs.project.flags import Flags
 from pipefs.project.joining import join, looking, pipe_of
 from pipefs.project.settings import Project
 from pipefs.project.standing import note_push, patterns, take_over
+from pipefs.protocol import MountItem
 from pipefs.registry import Registry
 from pipefs.replica import Replica
 
@@ -133,16 +134,22 @@ def _what_now(name: str, wish: Wish) -> str:
     )
 
 
+def mount_of(registry: Registry, project: Project) -> MountItem | None:
+    """The mount of the project's pipe at `data/`, where all is in step by itself."""
+    pipe = pipe_of(registry, project) if project.s3_bucket else None
+    mount = Beside(registry.home, pipe.name).mount() if pipe is not None else None
+    return mount if mount is not None and mount.path == str(project.data) else None
+
+
 def _in_mount(registry: Registry, project: Project, wish: Wish) -> Report | None:
-    """Where the project's pipe is mounted at `data/`, all is in step by itself; None elsewhere."""
-    pipe = pipe_of(registry, project)
-    beside = Beside(registry.home, pipe.name) if pipe is not None else None
-    mount = beside.mount() if beside is not None else None
-    if pipe is None or beside is None or mount is None or mount.path != str(project.data):
+    """What goes by itself where `data/` is a mount, waited for; None elsewhere."""
+    mount = mount_of(registry, project)
+    if mount is None:
         return None
+    beside = Beside(registry.home, mount.name)
     if not wish.flags.dry_run:
         if wish.direction == "push":
             beside.bring_up()
         else:
             beside.show(full=True)
-    return Report(pipe.name, mount.path, wish.direction, wish.flags.dry_run)
+    return Report(mount.name, mount.path, wish.direction, wish.flags.dry_run)

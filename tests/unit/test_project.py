@@ -15,13 +15,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipefs.cli.main import cli
-from pipefs.errors import NotFound, UsageError
+from pipefs.errors import NotFound, Refused, UsageError
 from pipefs.folder.deciding import Folder, Sides
 from pipefs.folder.states import Local, Remote, Scan
+from pipefs.project import owner
 from pipefs.project.flags import parse_flags
 from pipefs.project.layout import ignore
 from pipefs.project.markers import left_out, read_markers, taken_over
-from pipefs.project.settings import find_project, new_config, read_project
+from pipefs.project.settings import Project, find_project, new_config, read_project
+from pipefs.stores.local import LocalStore
 from tests.promises.promised import promise
 
 CONFIG = "config/datakit-data.json"
@@ -286,6 +288,23 @@ def test_dk_28_the_configuration_is_shown_set_and_checked(place: Path) -> None:
     assert "Did you mean s3_bucket" in run("config", "s3_buket=x", code=2).stderr
     run("config", "s3_bucket=a/b")
     assert "is not the name of a bucket" in run("verify", code=1).stdout
+
+
+def test_dk_21_of_two_claims_at_once_one_wins(ram_path: Path) -> None:
+    store = LocalStore(ram_path / "store")
+    first, second = (Project(ram_path / n / "p", s3_bucket="bucket", s3_path="p") for n in "12")
+    for project in (first, second):
+        assert owner.look(store, project, lambda: False).whose is owner.Whose.FREE
+    mine = owner.claim(store, first)
+    with pytest.raises(Refused, match="belongs to another project"):
+        owner.claim(store, second)
+    assert not (second.root / owner.IDENTITY).exists()
+    # An interrupted claim is taken up: the id was written here first.
+    assert owner.claim(store, first) == mine
+    assert owner.look(store, first, lambda: False).whose is owner.Whose.OURS
+    # At another place it is another id.
+    moved = Project(first.root, s3_bucket="bucket", s3_path="elsewhere")
+    assert owner.read_identity(moved) == ""
 
 
 # --- datakit's markers ----------------------------------------------------------------
