@@ -65,6 +65,8 @@ class Noticing:
         trace: TracebackType | None,
     ) -> None:
         if self._observer is not None:
+            # It complains of events that come while it stops.
+            logging.getLogger("watchdog").setLevel(logging.CRITICAL)
             self._observer.stop()
             self._observer.join(5)
 

@@ -116,6 +116,14 @@ class Rounds:
             self.listed = time.monotonic()
         return failed + self._push(replace(options, cached=True))
 
+    def send(self) -> int:
+        """What of a round goes to the pipe, whatever is to be pulled; how many failed."""
+        self.check_folder()
+        options = self.options()
+        failed = self._deletions(options) if self._wishes.delete else 0
+        self._keep_both(options)
+        return failed + self._push(options)
+
     def begin(self) -> None:
         """Make the folder if it is not there. Asked before all else."""
         os.makedirs(self._folder.path, exist_ok=True)
@@ -153,6 +161,8 @@ class Rounds:
             self._tell(Event("conflict", path, text=copy))
 
     def _push(self, options: Options) -> int:
+        # What cannot be pulled now keeps nothing from going up.
+        options = replace(options, unpulled_ok=True)
         report = _report_of(lambda: push(self._replica, self._folder, options))
         for file in report.files:
             self._tell(Event("pushed", str(file), file.size))

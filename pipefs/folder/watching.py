@@ -162,7 +162,7 @@ class Watch:
             raise self._unfinished("it took too long") from e
         except KeyboardInterrupt:
             if not self._stopping:
-                raise  # else the last round does what is left
+                raise  # else what is left here goes up
         except PipefsError as e:
             if isinstance(e, Gone) or (first and not isinstance(e, _PASSING)):
                 raise
@@ -198,7 +198,7 @@ class Watch:
         if self.is_offline and not self._owed and noticing.ready_in(*self._rest) is None:
             return  # nothing waits
         try:
-            if self._rounds.go([], cached=True):
+            if self._rounds.send():
                 raise self._unfinished("see above")
         except KeyboardInterrupt as e:
             raise self._unfinished("it took too long") from e

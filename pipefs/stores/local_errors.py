@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,13 @@ from pipefs.stores.local_files import Places
 
 @contextmanager
 def disk_errors(places: Places, doing: str) -> Iterator[None]:
-    """`doing` is what the message names; "open" while the store is opened."""
+    """`doing` is what the message names; "open" while the store is opened.
+
+    A folder that went away (an unplugged disk, a folder that was moved) is a store that does not
+    answer: its files must not look as if somebody had deleted them, nor be made anew.
+    """
+    if doing not in ("open", "close") and not os.path.isdir(places.side):
+        raise StoreUnavailable(f"{places.root} is not there any more ({doing})")
     try:
         yield
     except LmdbError as e:

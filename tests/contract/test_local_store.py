@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipefs.errors import Corrupt, NoSpace, NotFound, PreconditionFailed, UsageError
+from pipefs.errors import (
+    Corrupt,
+    NoSpace,
+    NotFound,
+    PreconditionFailed,
+    StoreUnavailable,
+    UsageError,
+)
 from pipefs.stores import local, local_recovery
 from pipefs.stores.base import Cancelled, FileBody
 from pipefs.stores.local import LocalStore
@@ -303,6 +310,30 @@ def test_open_store_takes_file_urls_and_refuses_others(folder: Path) -> None:
     for url in ("file://host/dir", "file:///", "ftp://x/y", "/plain/path", "file:///a?b"):
         with pytest.raises(UsageError):
             open_store(url)
+
+
+def test_a_folder_that_went_away_is_a_store_that_does_not_answer(
+    store: LocalStore, folder: Path
+) -> None:
+    store.put("a", b"1")
+    store.put("b", b"2")
+    before = list(store.list_versions())
+    folder.rename(folder.with_name("away"))
+    requests: list[Callable[[], object]] = [
+        lambda: store.head("a"),
+        lambda: store.get("a", None, 0, 9),
+        lambda: list(store.list()),
+        lambda: list(store.list_versions()),
+        lambda: store.put("a", b"new"),
+        lambda: store.delete("b"),
+    ]
+    for request in requests:
+        with pytest.raises(StoreUnavailable, match="is not there any more"):
+            request()
+    assert not folder.exists()
+    folder.with_name("away").rename(folder)
+    assert list(store.list_versions()) == before
+    assert store.get("a", None, 0, 9) == b"1"
 
 
 def test_a_file_in_the_way_of_the_directory_is_said(tmp_path: Path) -> None:

@@ -268,6 +268,41 @@ def test_a_store_that_goes_away_is_waited_for(
     assert "injected fault" in watched.events[0].text
 
 
+def test_who_ends_it_waits_for_what_goes_up_and_not_for_what_comes(ann: User, bob: User) -> None:
+    ann.write("mine.csv", "mine")
+    ann.write("a.csv", "changed on both sides")
+    events: list[Event] = []
+
+    def tell(event: Event) -> None:
+        events.append(event)
+        if event.what == "pulled":
+            watch.stop()
+            raise KeyboardInterrupt  # as the handler of a signal does
+
+    watch = Watch(ann.replica, ann.folder, tell=tell)
+    watch.run()
+    assert [(e.what, e.path) for e in events if e.what != "pulled"] == [
+        ("conflict", "a.csv"),
+        ("pushed", events[0].text),
+        ("pushed", "mine.csv"),
+    ]
+    assert set(bob.pull().files) == {events[0].text, "mine.csv"}
+
+
+def test_what_cannot_be_pulled_keeps_nothing_from_going_up(
+    ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = FaultStore(ann.replica.store)
+    faulty.fail("get", lambda: NotFound("it is lost"), key="a.csv", times=10_000)
+    monkeypatch.setattr(Replica, "store", property(lambda _self: faulty))
+    ann.write("mine.csv", "mine")
+    watched = Watched(ann)
+    with pytest.raises(PartlyDone):
+        watched.once()
+    assert ("failed", "a.csv") in watched.told()
+    assert ("pushed", "mine.csv") in watched.told()
+
+
 def test_what_cannot_go_up_at_the_end_is_said(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PartlyDone, match="went up: injected") as raised, running(ann):
         faulty = FaultStore(ann.replica.store)
