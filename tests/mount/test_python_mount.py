@@ -7,9 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import pipefs
 from pipefs import Pipe
+from pipefs.cli.main import cli
 from pipefs.errors import Conflict, Refused
 from tests.mounted import Home
 
@@ -122,6 +124,14 @@ def test_a_mount_is_always_in_step(mount: Path, home: Home, tmp_path: Path) -> N
     assert list(pipe.push(["a.txt"], dest=tmp_path / "copy")) == ["a.txt"]
     assert (mount / "a.txt").read_text() == "from elsewhere"
     (mount / "b.txt").unlink()
+    for words, said in (
+        ("pull sales", "up to date by itself"),
+        ("push sales", "all is in the store"),
+        ("is-synced sales", "all of it is in"),
+        ("orphans sales -y", "no orphans"),
+    ):
+        done = CliRunner().invoke(cli, words.split())
+        assert done.exit_code == 0 and said in done.stdout, done.stdout
     with pytest.raises(Refused, match="for everybody"):
         pipe.delete_files_local(confirm=False)
     with pytest.raises(Refused, match="is mounted"):
