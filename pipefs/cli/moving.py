@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +11,14 @@ import click
 
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.bars import Bar
-from pipefs.cli.folders import Place, moved_json, place_of
-from pipefs.cli.output import printable, table, tilde
-from pipefs.units import show_count, show_size
+from pipefs.cli.folders import Place, place_of
+from pipefs.cli.output import printable, tilde
+from pipefs.cli.telling import question, report_json, tell
 
 if TYPE_CHECKING:
     from pipefs.folder.deciding import Folder
     from pipefs.folder.reports import Direction, Options, Progress, Report
     from pipefs.replica import Replica
-
-_DOCUMENT_LINES = 40
-_NAMED = 5
 
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--dest", metavar="DIR", help="The folder; else the pipe's own."),
@@ -74,9 +69,9 @@ class _Run:
             with Bar(self.app, f"{self.direction}ing") as bar:
                 report = self._call(replica, folder, self.options, bar)
         except PartlyMoved as e:
-            _tell(self.app, e.report)
+            tell(self.app, e.report)
             raise
-        _tell(self.app, report)
+        tell(self.app, report)
 
     def _call(
         self, replica: Replica, folder: Folder, options: Options, bar: Progress | None = None
@@ -97,7 +92,7 @@ class _Run:
             self.place.beside.show(full=not self.options.cached)
         elif not self.options.dry_run:
             self.place.beside.bring_up()
-        self.app.emit(_told(Report(name, path, self.direction, self.options.dry_run)))
+        self.app.emit(report_json(Report(name, path, self.direction, self.options.dry_run)))
         state = "up to date by itself" if self.direction == "pull" else "all is in the store"
         if self.options.dry_run and self.direction == "push":
             state = f"it sends by itself; what waits: {self.app.command(f'status {name}')}"
@@ -112,9 +107,8 @@ class _Run:
         if self.app.yes or wanted.dry_run or not (wanted.delete or over):
             return
         plan = self._call(replica, folder, replace(wanted, dry_run=True))
-        question = _question(plan)
-        if question:
-            self.app.confirm(question, self._again())
+        if asked := question(plan):
+            self.app.confirm(asked, self._again())
 
     def _again(self) -> str:
         """What was typed, for the message that asks for -y."""
@@ -124,19 +118,6 @@ class _Run:
             if value and (option, value) != ("mode", "default"):
                 words += [f"--{option.replace('_', '-')}", *([] if value is True else [str(value)])]
         return shlex.join(words)
-
-
-def _question(plan: Report) -> str:
-    deleted, parts = len(plan.deleted), []
-    overwritten = [p for p in plan.lost if p not in set(plan.deleted)]
-    if deleted:
-        where = tilde(plan.folder) if plan.direction == "pull" else f"{plan.name}, for everybody"
-        gone = len(plan.lost) - len(overwritten)
-        only = f" ({gone:,} nowhere else)" if gone else ""
-        parts.append(f"deletes {show_count(deleted, 'file')}{only} in {where}")
-    if overwritten:
-        parts.append(f"overwrites your changes in {_some(overwritten)}")
-    return f"This {' and '.join(parts)}." if parts else ""
 
 
 @click.command(
@@ -189,91 +170,3 @@ def _options(app: App, files: tuple[str, ...], how: dict[str, Any]) -> Options:
 
     no_cache = how.pop("no_cache")
     return Options(files=files or None, cached=not no_cache, empty_ok=app.yes, **how)
-
-
-# --- telling ------------------------------------------------------------------------------------
-
-
-def _tell(app: App, report: Report) -> None:
-    app.emit(_told(report))
-    if report.dry_run:
-        for line in _preview(report):
-            app.say(line)
-    verb = {"pull": "pulled", "push": "pushed"}[report.direction]
-    where = printable(tilde(report.folder))
-    way = f"to {where}" if report.direction == "pull" else f"from {where}"
-    what = f"{show_count(len(report), 'file')}, {show_size(report.bytes)}"
-    if not report.files:
-        app.say(f"{report.name}  nothing to {report.direction} · {where}")
-    elif report.dry_run:
-        app.say(f"{report.name}  would be {verb}: {what}, {way}")
-    else:
-        app.say(f"{report.name}  {verb} {what} {way}")
-    for line in _besides(app, report):
-        app.say(f"  {line}")
-    for path, reason in list(report.failed.items())[:_NAMED] if len(report.failed) > 1 else ():
-        app.warn(f"{printable(path)}: {reason}")
-    if report.direction == "pull" and not report.dry_run:
-        _show_documents(app, report)
-
-
-def _preview(report: Report) -> list[str]:
-    rows = [("A" if f.is_new else "M", printable(f), show_size(f.size)) for f in report.files]
-    rows += [("D", printable(path), "") for path in report.deleted]
-    return table(rows)
-
-
-def _besides(app: App, report: Report) -> Iterable[str]:
-    would = "would be " if report.dry_run else ""
-    if report.deleted:
-        side = "here" if report.direction == "pull" else "in the pipe"
-        yield f"{would}deleted {side}: {_some(report.deleted)}"
-    if report.kept:
-        yield f"yours kept, changed in the pipe too: {_some(report.kept)}"
-    if overwritten := [p for p in report.lost if p not in set(report.deleted)]:
-        yield f"your changes {would}overwritten: {_some(overwritten)}"
-    if report.gone:
-        again = app.command(f"push {report.name} {shlex.quote(report.gone[0])}")
-        yield f"deleted in the pipe, so not pushed: {_some(report.gone)} · all the same: {again}"
-    reasons = sorted(set(report.left_out.values()))
-    for reason in reasons:
-        paths = [path for path, why in report.left_out.items() if why == reason]
-        yield f"left out, {reason}: {_some(paths)}"
-
-
-def _some(paths: list[str]) -> str:
-    from pipefs.folder.reports import named
-
-    return named([printable(path) for path in paths], _NAMED)
-
-
-def _show_documents(app: App, report: Report) -> None:
-    """README and LICENSE of the pipe, when they come for the first time or changed."""
-    for name in report.documents:
-        place = os.path.join(report.folder, name)
-        with open(place, encoding="utf-8", errors="replace") as file:
-            lines = [line.rstrip() for line in itertools.islice(file, _DOCUMENT_LINES + 1)]
-        app.say(f"\n──── {name} ────")
-        for line in lines[:_DOCUMENT_LINES]:
-            app.say(printable(line.expandtabs()))
-        if len(lines) > _DOCUMENT_LINES:
-            app.say(f"… {printable(tilde(place))}")
-
-
-def _told(report: Report) -> dict[str, object]:
-    return {
-        "name": report.name,
-        "folder": report.folder,
-        "direction": report.direction,
-        "dry_run": report.dry_run,
-        "files": [moved_json(f) for f in report.files],
-        "bytes": report.bytes,
-        "deleted": report.deleted,
-        "kept": report.kept,
-        "lost": report.lost,
-        "gone": report.gone,
-        "left_out": report.left_out,
-        "failed": report.failed,
-        "documents": report.documents,
-        "seconds": round(report.seconds, 3),
-    }

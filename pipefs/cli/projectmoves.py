@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,21 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipefs.cli.app import App, Command, pass_app
-from pipefs.cli.mounting import ProgressLine
-from pipefs.cli.output import printable
+from pipefs.cli.bars import Bar
 from pipefs.cli.projectstate import here, say_mounted
-from pipefs.units import show_count, show_seconds, show_size
+from pipefs.cli.telling import question, report_json, say
 
 if TYPE_CHECKING:
     from pipefs.folder.reports import Direction, Report
-    from pipefs.project.flags import Flags
     from pipefs.project.moving import Wish
     from pipefs.project.settings import Project
 
 # What is no option of ours is a word: flags of `aws s3 sync` are named, with or without dashes.
 _WORDS = {"ignore_unknown_options": True}
-_NAMED = 5
-"""Paths in a message."""
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,16 +99,19 @@ def _run(
     registry = app.registry()
     _ask_first(app, made, wish)
     try:
-        with _Line(app, "sending" if direction == "push" else "fetching", flags) as line:
-            report = move(registry, made, wish, line)
+        with Bar(app, f"{direction}ing") as bar:
+            report = move(registry, made, wish, bar if flags.progress else None)
     except PartlyMoved as e:
         _tell(app, made, e.report)
-        for path, reason in list(e.report.failed.items())[:_NAMED]:
-            app.warn(f"{printable(path)}: {printable(reason)}")
         raise
     saved = direction == "push" and not flags.dry_run
     if not say_mounted(app, registry, made, is_saved=saved):
         _tell(app, made, report)
+
+
+def _tell(app: App, made: Project, report: Report) -> None:
+    app.emit({"project": made.name, "url": made.url, **report_json(report)})
+    say(app, report)
 
 
 def _ask_first(app: App, made: Project, wish: Wish) -> None:
@@ -145,101 +143,8 @@ def _ask_first(app: App, made: Project, wish: Wish) -> None:
     going = would.lost if wish.direction == "pull" else would.deleted
     if not going:
         return
-    names = ", ".join(map(printable, going[:_NAMED])) + (" …" if len(going) > _NAMED else "")
-    what = show_count(len(going), "file")
+    asked = question(would)
     if wish.direction == "push":
-        question = f"{made.url} keeps no versions: {what} would be gone for good: {names}."
-    else:
-        question = f"{what} of data/ would go that the bucket never had: {names}."
-    typed = [w for w in ("delete", "force") if getattr(flags, w)]
-    app.confirm(question, f"project {wish.direction} {' '.join(typed)}")
-
-
-# --- telling --------------------------------------------------------------------------------------
-
-
-def _tell(app: App, made: Project, report: Report) -> None:
-    app.emit(
-        {
-            "project": made.name,
-            "pipe": report.name,
-            "url": made.url,
-            "direction": report.direction,
-            "dry_run": report.dry_run,
-            "files": [
-                {"path": str(f), "size": f.size, "version": f.version or None, "new": f.is_new}
-                for f in report.files
-            ],
-            "deleted": report.deleted,
-            "lost": report.lost,
-            "gone": report.gone,
-            "left_out": report.left_out,
-            "failed": report.failed,
-        }
-    )
-    if report.dry_run:
-        for file in report.files:
-            app.say(f"{'new' if file.is_new else 'changed'}  {printable(file)}  "
-                    f"{show_size(file.size)}")  # fmt: skip
-        for path in report.deleted:
-            app.say(f"delete  {printable(path)}")
-    app.say(f"{printable(made.name)}  {_words(report)}")
-    _tell_left(app, report)
-
-
-def _words(report: Report) -> str:
-    verb = report.direction if report.dry_run else f"{report.direction}ed"
-    would = "would " if report.dry_run else ""
-    parts = []
-    if report.files:
-        size = show_size(report.bytes)
-        parts.append(f"{would}{verb} {show_count(len(report.files), 'file')} ({size})")
-    if report.deleted:
-        side = "in the bucket" if report.direction == "push" else "here"
-        does = "delete" if report.dry_run else "deleted"
-        parts.append(f"{would}{does} {show_count(len(report.deleted), 'file')} {side}")
-    if not parts:
-        return f"nothing to {report.direction}"
-    return " · ".join(parts if report.dry_run else [*parts, show_seconds(report.seconds)])
-
-
-def _tell_left(app: App, report: Report) -> None:
-    if report.gone:
-        names = ", ".join(map(printable, report.gone[:_NAMED]))
-        app.warn(
-            f"not pushed, since somebody deleted it in the bucket: {names}",
-            hint="Delete yours too: pipefs project pull delete · bring it back: "
-            "pipefs project push --force",
-        )
-    if report.left_out:
-        path, why = next(iter(report.left_out.items()))
-        more = f" and {len(report.left_out) - 1} more" if len(report.left_out) > 1 else ""
-        app.warn(f"left out: {printable(path)} ({why}){more}")
-
-
-class _Line(ProgressLine):
-    """What is left, on one line of a terminal."""
-
-    def __init__(self, app: App, verb: str, flags: Flags) -> None:
-        super().__init__(app, verb)
-        self._live = self._live and flags.progress
-        self._lock = threading.Lock()  # what is left, and the line
-        self._files = self._bytes = 0
-
-    def start(self, files: int, size: int) -> None:
-        self._files, self._bytes = files, size
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._bytes = max(0, self._bytes - count)
-            self._show()
-
-    def done(self, _path: str) -> None:
-        with self._lock:
-            self._files = max(0, self._files - 1)
-            self._show()
-
-    def _show(self) -> None:
-        from pipefs.protocol import FlushProgress
-
-        self.show(FlushProgress(self._files, self._bytes))
+        asked += f" {made.url} keeps no versions."
+    typed = [w for w in ("delete", "force") if getattr(flags, w)] + ["--adopt"] * wish.adopt
+    app.confirm(asked, f"project {wish.direction} {' '.join(typed)}")

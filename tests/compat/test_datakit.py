@@ -129,7 +129,7 @@ def test_dk_examples_of_the_documentation(run: Run, seaweed: SeaweedServer, buck
     # datakit data push dryrun; datakit data push delete dryrun; datakit data push delete
     Path("data/draft.csv").unlink()
     assert "nothing to push" in run("project", "push", "dryrun").stdout
-    assert "delete  draft.csv" in run("project", "push", "delete", "dryrun").stdout
+    assert "D  draft.csv" in run("project", "push", "delete", "dryrun").stdout
     assert "draft.csv" in keys(seaweed, bucket, "my-project/")
     run("project", "push", "delete")
     assert keys(seaweed, bucket, "my-project/") == ["cities.csv"]
@@ -174,7 +174,7 @@ def test_dk_29_datakit_runs_our_commands(
     assert "data push" in ours.program("datakit", "--help")
     ours.program("datakit", "data", "init", "--batch", "--bucket", bucket)
     Path("data/a.csv").write_text("1\n")
-    assert "would push 1 file" in ours.program("datakit", "data", "push", "dryrun")
+    assert "would be pushed: 1 file" in ours.program("datakit", "data", "push", "dryrun")
     assert "pushed 1 file" in ours.program("datakit", "data", "push")
     assert keys(seaweed, bucket, "my-project/") == ["a.csv"]
     Path("data/a.csv").unlink()
