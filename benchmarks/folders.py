@@ -4,7 +4,7 @@
 
 Starts its own SeaweedFS on loopback. Each program is a process of its own, as a user runs it, with
 its defaults; they take turns, into fresh buckets with versioning. "again" is the same command when
-nothing has changed. Prints seconds, and the ratio of rclone's to pipefs' (above 1: pipefs is faster).
+nothing has changed. Prints seconds, and how many times as fast pipefs was.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def main() -> None:
     for step in dict.fromkeys(step for step, _ in seconds):
         took = {name: statistics.median(seconds[step, name]) for name in programs}
         line = "  ".join(f"{name} {value:7.2f} s" for name, value in took.items())
-        ratio = f"  × {took['rclone'] / took['pipefs']:.2f}" if "rclone" in took else ""
+        ratio = f" x {took['rclone'] / took['pipefs']:.2f}" if "rclone" in took else ""
         print(f"{options.files:,} files, {step:<11} {line}{ratio}", flush=True)
 
 
