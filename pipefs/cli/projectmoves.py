@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.bars import Bar
-from pipefs.cli.projectstate import here, say_mounted
+from pipefs.cli.projectstate import here, say_created, say_mounted
 from pipefs.cli.telling import question, report_json, say
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def _run(
     _ask_first(app, made, wish)
     try:
         with Bar(app, f"{direction}ing") as bar:
-            report = move(registry, made, wish, bar if flags.progress else None)
+            shown = bar if flags.progress else None
+            report = move(registry, made, wish, shown, partial(say_created, app))
     except PartlyMoved as e:
         _tell(app, made, e.report)
         raise

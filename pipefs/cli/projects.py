@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from pipefs.cli.app import App, Group, pass_app
 from pipefs.cli.findings import tell
 from pipefs.cli.output import printable, table, tilde
 from pipefs.cli.projectmoves import pull, push
-from pipefs.cli.projectstate import here, status
+from pipefs.cli.projectstate import here, say_created, status
 from pipefs.errors import PipefsError, Refused, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -162,10 +163,11 @@ def _place(app: App, registry: Registry, made: Project, is_new: bool, adopt: boo
     from pipefs.project.joining import look
     from pipefs.project.owner import Whose, taken
 
+    where = made.url
     try:
         place = look(registry, made)
-    except StoreError as e:
-        app.warn(f"not looked at {made.url}: {e.message}", hint=e.hint)
+    except (StoreError, UsageError) as e:  # an AWS profile that is not on this machine
+        app.warn(f"not looked at {where}: {e.message}", hint=e.hint)
         return None
     foreign = place.whose is Whose.OTHERS or (is_new and place.whose is Whose.UNNAMED)
     if foreign and not adopt:
@@ -182,7 +184,13 @@ def _join(
     writes = place.whose is not Whose.UNNAMED
     try:
         return join(
-            registry, made, writes=writes, adopt=adopt, create_bucket=create_bucket, place=place
+            registry,
+            made,
+            writes=writes,
+            adopt=adopt,
+            create_bucket=create_bucket,
+            place=place,
+            told=partial(say_created, app),
         )
     except StoreError as e:
         makes = "--create-bucket" in e.hint
@@ -347,6 +355,17 @@ def verify(app: App, fix: bool) -> None:
     app.say("all is well")
 
 
+def _ours(finding: Finding) -> Finding:
+    """With the command of projects for what to do: the pipe may not be registered yet."""
+    from msgspec.structs import replace
+
+    if "pipefs doctor" in finding.todo:
+        return replace(finding, todo="pipefs project verify --fix")
+    if "--create-bucket" in finding.todo:
+        return replace(finding, todo="pipefs project init --create-bucket")
+    return finding
+
+
 def _checks(registry: Registry, made: Project, fix: bool) -> list[Finding]:
     from pipefs.doctor import BAD, OK, Finding, check_pipe
     from pipefs.project.joining import look, pipe_of, unregistered
@@ -360,7 +379,7 @@ def _checks(registry: Registry, made: Project, fix: bool) -> list[Finding]:
     pipe = pipe_of(registry, made)
     checks = check_pipe(pipe or unregistered(registry, made), fix=fix)
     # A pipe that is not registered cannot be another one than it seems.
-    found += [f for f in checks if pipe is not None or f.what != ".pipefs/pipe.json"]
+    found += [_ours(f) for f in checks if pipe is not None or f.what != ".pipefs/pipe.json"]
     if found[1].level == BAD:
         return found  # nobody answers
     try:

@@ -12,6 +12,7 @@ from pipefs.cli.output import printable
 from pipefs.units import show_count, utc_text
 
 if TYPE_CHECKING:
+    from pipefs.creation import Created
     from pipefs.project.settings import Project
     from pipefs.project.standing import Compared, Standing
     from pipefs.registry import Registry
@@ -31,6 +32,18 @@ def here() -> Project:
     from pipefs.project.settings import find_project
 
     return find_project(Path.cwd())
+
+
+def say_created(app: App, made: Created) -> None:
+    """What keeps a new pipe from having a safe past."""
+    if not made.capabilities.versioning:
+        app.warn(
+            f"the bucket of {made.pipe.url} keeps no versions: what is replaced or deleted there "
+            "is gone",
+            hint="Turn them on: pipefs project verify --fix",
+        )
+    for line in made.warnings:
+        app.warn(line, hint="See pipefs project verify")
 
 
 def say_mounted(app: App, registry: Registry, made: Project, *, is_saved: bool = False) -> bool:

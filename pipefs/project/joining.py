@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from pipefs import descriptor
-from pipefs.creation import create_pipe
+from pipefs.creation import Created, create_pipe
 from pipefs.errors import NotFound, PipefsError
 from pipefs.folder.record import Record, record_file
 from pipefs.home import NAME_RE
@@ -73,6 +73,7 @@ def join(
     adopt: bool = False,
     create_bucket: bool = False,
     place: Place | None = None,
+    told: Callable[[Created], None] | None = None,
 ) -> Pipe:
     """Register the project's place as a pipe, or find that it is.
 
@@ -80,6 +81,7 @@ def join(
         writes: the caller is to put files there: the place must be the project's, and gets its id.
         adopt: whatever is there is this project's.
         place: as it was found a moment before.
+        told: called with what was found out of a place that became a pipe just now.
     Raises:
         Refused: it belongs to another project, or `writes` and it has files that are nobody's.
         Store errors: nothing was registered.
@@ -94,6 +96,8 @@ def join(
             registry, name, project.url, options_of(project), create_bucket=create_bucket
         )
         pipe = made.pipe
+        if told is not None:
+            told(made)
     pipe = _fitting(registry, pipe, project, is_new)
     claims = place.owner is None and (writes or adopt)
     try:

@@ -6,9 +6,11 @@ another project, a file that changed on both sides.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipefs.beside import Beside
+from pipefs.creation import Created
 from pipefs.errors import Conflict, NotFound, PartlyDone, Refused
 from pipefs.folder.deciding import Folder
 from pipefs.folder.pulling import pull
@@ -40,9 +42,16 @@ class Wish:
 
 
 def move(
-    registry: Registry, project: Project, wish: Wish, progress: Progress | None = None
+    registry: Registry,
+    project: Project,
+    wish: Wish,
+    progress: Progress | None = None,
+    told: Callable[[Created], None] | None = None,
 ) -> Report:
     """Push or pull; with `dry_run` only what would be done, and nothing is registered.
+
+    Args:
+        told: as of `join`.
 
     Raises:
         Refused: no bucket is named; the place belongs to another project; `delete` of a whole
@@ -55,7 +64,7 @@ def move(
     if flags.dry_run:
         replica = looking(registry, project, writes=writes, adopt=wish.adopt)
     else:
-        pipe = join(registry, project, writes=writes, adopt=wish.adopt)
+        pipe = join(registry, project, writes=writes, adopt=wish.adopt, told=told)
         replica = Replica(registry.home, pipe)
     try:
         if (shown := _in_mount(registry, project, wish)) is not None:

@@ -210,11 +210,34 @@ def test_dk_28_verify_looks_at_bucket_versions_and_place(
     plain = seaweed.make_bucket(versioning=False)
     run("config", f"s3_bucket={plain}")
     done = run("verify", code=1)
+    assert "pipefs project verify --fix" in done.stdout
+    assert "pipefs project verify --fix" in run("push").stderr  # keeps no versions
     assert "BAD  versioning" in done.stdout and "is free" in done.stdout
     run("verify", "--fix")
     assert seaweed.client().get_bucket_versioning(Bucket=plain)["Status"] == "Enabled"
     run("config", "s3_bucket=not-there-at-all")
-    assert "does not exist" in run("verify", code=1).stdout
+    said = run("verify", code=1).stdout
+    assert "does not exist" in said and "pipefs project init --create-bucket" in said
+
+
+def test_dk_03_the_profile_of_the_configuration_is_used(
+    machine: Path, seaweed: SeaweedServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = machine.parent / "credentials"
+    file.write_text(
+        f"[other_profile]\naws_access_key_id = {seaweed.access_key}\n"
+        f"aws_secret_access_key = {seaweed.secret_key}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    done = run("init", "--aws-profile", "nobody")
+    assert "not looked at" in done.stderr and "nobody" in done.stderr
+    run("config", "aws_user_profile=other_profile")
+    (machine / "data" / "a").write_text("1")
+    run("push")
+    assert keys(seaweed, bucket) == ["a"]
+    assert pipefs.Pipe("my-project").settings["aws_profile"] == "other_profile"
 
 
 def test_dk_03_who_may_only_read_is_told(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
