@@ -25,16 +25,16 @@ def pipes_folder(home: Home) -> Path:
     return data / "pipes" / f"@{home.profile}" if home.profile else data / "pipes"
 
 
-def command_for(home: Home, pipe: Pipe, folder: str, verb: str) -> str:
-    """A command about this pipe and folder, as the user types it."""
+def command_for(home: Home, pipe: Pipe, folder: str, verb: str, path: str = "") -> str:
+    """A command about this pipe and folder, or a file in it, as the user types it."""
     profile = f" --profile {shlex.quote(home.profile)}" if home.profile else ""
     system = " --system" if home.kind == "system" else ""
-    return f"pipefs{profile}{system} {verb} {words_for(home, pipe, folder)}"
+    return f"pipefs{profile}{system} {verb} {words_for(home, pipe, folder, path)}"
 
 
-def words_for(home: Home, pipe: Pipe, folder: str) -> str:
-    """The pipe's name as words of a command line that mean this folder."""
-    name = shlex.quote(pipe.name)
+def words_for(home: Home, pipe: Pipe, folder: str, path: str = "") -> str:
+    """The pipe's name, or a path in it, as words of a command line that mean this folder."""
+    name = shlex.quote(f"{pipe.name}/{path}" if path else pipe.name)
     if os.path.realpath(folder_of(home, pipe)) == os.path.realpath(folder):
         return name
     return f"{name} --dest {shlex.quote(folder)}"

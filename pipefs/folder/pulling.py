@@ -8,7 +8,6 @@ it is done; the part of a large file stays after an interruption, and the next p
 from __future__ import annotations
 
 import os
-import shlex
 import time
 
 from pipefs.errors import Conflict
@@ -23,7 +22,7 @@ from pipefs.folder.deciding import (
 )
 from pipefs.folder.fetching import Fetched, Fetcher
 from pipefs.folder.landing import sync_file_system
-from pipefs.folder.places import words_for
+from pipefs.folder.places import command_for
 from pipefs.folder.plan import Plan, Step
 from pipefs.folder.record import Record
 from pipefs.folder.removing import delete_here, is_nowhere_else, only_here, refuse_empty
@@ -114,13 +113,12 @@ def _would(step: Step) -> Moved:
 def _refuse_conflicts(replica: Replica, plan: Plan, report: Report) -> None:
     if not plan.conflicts:
         return
-    one = shlex.quote(f"{report.name}/{plan.conflicts[0]}")
-    # The folder, where the name alone does not mean it.
-    _, dest, folder = words_for(replica.home, replica.pipe, report.folder).partition(" --dest ")
+    home, pipe, one = replica.home, replica.pipe, plan.conflicts[0]
+    resolve = command_for(home, pipe, report.folder, "resolve", one)
     raise Conflict(
         "changed here and in the pipe since both were in step: " + named(plan.conflicts),
         hint=f"Keep yours: --merge-mode keep · take the pipe's: --merge-mode overwrite\n"
-        f"One by one: pipefs resolve {one} --keep mine|theirs|both{dest}{folder}",
+        f"One by one: {resolve} --keep mine|theirs|both",
     )
 
 

@@ -18,7 +18,7 @@ from pipefs.descriptor import who
 from pipefs.errors import NotFound, PipefsError, Refused
 from pipefs.folder.deciding import Folder, decide, look, noted
 from pipefs.folder.landing import move_aside
-from pipefs.folder.places import words_for
+from pipefs.folder.places import command_for
 from pipefs.folder.pulling import pull
 from pipefs.folder.record import Record
 from pipefs.folder.reports import Options, Progress
@@ -104,5 +104,5 @@ def _no_conflict(replica: Replica, folder: Folder, path: str, *, known: bool) ->
         return NotFound(f"there is no {path} in the pipe {name}, nor in {folder.path}")
     return Refused(
         f"{path} is in no conflict: it did not change on both sides",
-        hint=f"What changed: pipefs pull {words_for(replica.home, replica.pipe, folder.path)} -n",
+        hint=f"What changed: {command_for(replica.home, replica.pipe, folder.path, 'pull')} -n",
     )

@@ -19,7 +19,7 @@ from pipefs.errors import Conflict, NotFound, Refused
 from pipefs.folder.deciding import Folder, Sides, decide, filters_of, look, stays_local
 from pipefs.folder.filters import Patterns, patterns_of
 from pipefs.folder.landing import move_aside
-from pipefs.folder.places import words_for
+from pipefs.folder.places import command_for
 from pipefs.folder.pulling import pull
 from pipefs.folder.pushing import push
 from pipefs.folder.record import Record
@@ -215,10 +215,10 @@ class Rounds:
         """All of a side went at once: perhaps it was not the user."""
         if len(has) or len(loses) < 2:
             return
-        words = words_for(self._replica.home, self._replica.pipe, self._folder.path)
+        home, pipe, place = self._replica.home, self._replica.pipe, self._folder.path
         raise Empty(
             f"{side} has no files any more: the {len(loses):,} of the other side stay",
-            hint=f"If you mean it: pipefs -y {verb} {words} --delete",
+            hint=f"If you mean it: {command_for(home, pipe, place, verb)} --delete -y",
         )
 
     # --- a preview ----------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_d6_15_changed_on_both_sides(ann: User, store: LocalStore) -> None:
     store.put("new.csv", b"n")
     with pytest.raises(Conflict, match=r"changed here and in the pipe.*a\.csv") as raised:
         ann.pull()
-    assert "pipefs resolve p/a.csv --keep mine|theirs|both" in raised.value.hint
+    assert f"resolve p/a.csv --dest {ann.path} --keep mine|theirs|both" in raised.value.hint
     assert ann.has() == {**ALL, "a.csv": "mine"}
     report = ann.pull(merge_mode="keep")
     assert (report.files, report.kept) == (["new.csv"], ["a.csv"])
