@@ -125,7 +125,13 @@ def make_private(folder: Path) -> Path:
     if stat.S_ISLNK(info.st_mode):
         # A link of our own (say, state on another disk) is fine; anybody else's is a trap.
         owned_link = info.st_uid == os.geteuid()
-        info = folder.stat() if owned_link else info
+        try:
+            info = folder.stat() if owned_link else info
+        except FileNotFoundError:
+            raise Refused(
+                f"{folder} leads to {os.readlink(folder)}, which is not there",
+                hint="Plug in or mount the disk that it is on, or remove the link",
+            ) from None
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
         raise Refused(
             f"{folder} is not a folder of yours (owner uid {info.st_uid}, you are {os.geteuid()})",

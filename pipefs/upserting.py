@@ -23,7 +23,7 @@ _ABOUT_IT = frozenset(
     {"pipe_id", "created", "created_by", "format", "readme", "settings", "mounts"}
 )
 """What our own descriptions say besides; not to be chosen."""
-_OF_D6TPIPE = frozenset({"protocol", "location", "remotepath", "role", "encrypted", "credentials"})
+OF_D6TPIPE = frozenset({"protocol", "location", "remotepath", "role", "encrypted", "credentials"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def description_of(
     settings = {
         key: value
         for key, value in flat.items()
-        if key not in _OF_D6TPIPE and key not in _ABOUT_IT and value is not None
+        if key not in OF_D6TPIPE and key not in _ABOUT_IT and value is not None
     }
     if flat.get("role") == "read":
         settings.setdefault("read_only", True)

@@ -114,6 +114,11 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
+def exchange(one: str, other: str) -> bool:
+    """Let two paths change places in one step. False: this system cannot."""
+    return _rename(one, other, _EXCHANGE)
+
+
 def _rename(old: str, new: str, flags: int) -> bool:
     """False: this system cannot."""
     call = _libc("renameat2")

@@ -29,7 +29,7 @@ GLOBAL = {"yes", "quiet", "verbose", "json"}
 
 MOUNTED = {"flush", "refresh", "warm", "pin", "unpin", "snapshot", "log", "du", "checkout"}
 """Commands whose examples need a mount, or speak of the folder they stand in."""
-ON_S3 = {"create", "list", "profile", "policy", "export", "doctor", "cred", "snapshots"}
+ON_S3 = {"config", "create", "list", "profile", "policy", "export", "doctor", "cred", "snapshots"}
 """Commands whose examples speak of a bucket."""
 
 ANSWERS = {
@@ -172,6 +172,13 @@ class World:
         (self.desk.home / "Downloads" / "may.csv").write_text("a\n1\n")
         (work / "secret.txt").write_text("secret\n")
         (work / "weather.yaml").write_text("name: weather\ninclude: '*.csv|*.parquet'\n")
+        (work / "pipes.json").write_text(self.do("pipefs list --json").out)
+        (self.desk.home / "d6tpipe").mkdir()
+        database = self.desk.home / "d6tpipe" / ".filedb.json"
+        tables = {"pipes": {"1": {"name": "weather", "protocol": "s3", "location": "data"}}}
+        database.write_text(json.dumps(tables))
+        profiles = {"default": {"filedb": str(database)}}
+        (self.desk.home / "d6tpipe" / "cfg.json").write_text(json.dumps(profiles))
         (work / "settings.json").write_text('{"cache_limit": "50G"}')
         (work / "creds.json").write_text(
             json.dumps({"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret"})

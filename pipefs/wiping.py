@@ -1,0 +1,113 @@
+"""Leaving a machine: everything of pipefs on it goes, and nothing that is nowhere else.
+
+Refuses while something is mounted, waits to go up, or was changed in a folder and not pushed. What
+is in buckets stays; embedded stores are the only copy of their files and stay too unless asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipefs.errors import Refused
+from pipefs.folder.places import folder_of, pipes_folder
+from pipefs.folder.record import Record, record_file
+from pipefs.folder.scan import scan
+from pipefs.home import Home
+from pipefs.profiles import profile_names
+from pipefs.registry import Registry
+from pipefs.units import show_count
+from pipefs.waiting import waiting_changes
+
+
+@dataclass(frozen=True, slots=True)
+class Wipe:
+    """What would go."""
+
+    folders: tuple[str, ...]
+    """Of settings, state, cache, pulled files; those that are there."""
+    pipes: tuple[str, ...]
+    stores: tuple[str, ...] = ()
+    """Embedded stores that are there: with `purge` they go as well."""
+
+
+def plan(home: Home, *, force: bool = False) -> Wipe:
+    """
+    Args:
+        force: although files in folders were not pushed.
+    Raises:
+        Refused: something would be lost, or profiles are left. Busy: a process has a pipe.
+    """
+    if not home.profile and (others := profile_names(home)):
+        raise Refused(
+            f"there are profiles with pipes of their own: {', '.join(others)}",
+            hint=f"First: pipefs --profile {others[0]} config wipe",
+        )
+    pipes = home.state / "pipes"
+    for state in sorted(pipes.iterdir()) if pipes.is_dir() else ():
+        if waits := waiting_changes(home, state.name):
+            raise Refused(
+                f'"{state.name}" has {show_count(waits, "change")} that are not in the store yet',
+                hint=f"They go up when it is mounted: pipefs mount {state.name}, "
+                f"then pipefs flush {state.name}",
+            )
+    registry = Registry(home)
+    if not force:
+        _refuse_unpushed(home, registry)
+    own = [home.config, home.state, home.run, pipes_folder(home)]
+    if not home.profile:
+        own += [home.cache, home.config_file]
+    kept = [home.embedded_store(n) for n in _listed(home.stores) if not n.startswith("@")]
+    return Wipe(
+        tuple(str(path) for path in own if os.path.lexists(path)),
+        tuple(registry.names()),
+        tuple(map(str, kept)),
+    )
+
+
+def _listed(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def _refuse_unpushed(home: Home, registry: Registry) -> None:
+    for pipe in registry.list([]):
+        folder = str(folder_of(home, pipe))
+        found = scan(folder).files
+        if not found:
+            continue
+        known = {}
+        if record_file(home, folder, pipe.pipe_id).exists():
+            with Record(home, folder, pipe.pipe_id) as record:
+                known = record.known()
+        changed = [p for p, f in found.items() if p not in known or not known[p].local_is_same(f)]
+        if changed:
+            count = show_count(len(changed), "file")
+            raise Refused(
+                f"{count} in {folder} may be nowhere else, such as {min(changed)}",
+                hint=f"See pipefs push {pipe.name} -n, then push · or give them up: --force",
+            )
+
+
+def wipe(home: Home, wanted: Wipe, *, purge: bool = False) -> None:
+    """Delete it. State goes before settings: killed in between, it can be called again."""
+    last = {str(home.config), str(home.config_file)}
+    for path in sorted(wanted.folders, key=lambda path: path in last):
+        _delete(Path(path))
+    for path in wanted.stores if purge else ():
+        _delete(Path(path))
+    for folder in (home.mounts, home.stores, pipes_folder(home).parent):
+        if folder.is_dir() and not folder.is_symlink() and not os.listdir(folder):
+            folder.rmdir()
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink():
+        there = Path(os.path.realpath(path))
+        path.unlink()
+        path = there  # what `config move` put elsewhere
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,256 @@
+"""Large folders elsewhere, killed at every step; and leaving a machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipefs import relocating
+from pipefs.cli.main import cli
+from pipefs.errors import Refused, UsageError
+from pipefs.folder.places import folder_of
+from pipefs.folder.record import record_file
+from pipefs.home import Home, make_private, resolve_home
+from pipefs.registry import Registry
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def go(*words: str, code: int = 0) -> Result:
+        env = {"PIPEFS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+        done = CliRunner().invoke(cli, words, env=env)
+        assert done.exit_code == code, (words, done.stdout, done.stderr)
+        return done
+
+    return go
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return resolve_home(env={"PIPEFS_HOME": str(tmp_path / "home")})
+
+
+def _filled(folder: Path) -> dict[str, bytes]:
+    """Files, a sparse one, a hard link, a symbolic link, an empty folder, and odd rights."""
+    (folder / "d" / "empty").mkdir(parents=True)
+    (folder / "a.csv").write_bytes(b"1\n")
+    (folder / "d" / "b.csv").write_bytes(b"2" * 3_000_000)
+    os.link(folder / "a.csv", folder / "d" / "again.csv")
+    os.symlink("../a.csv", folder / "d" / "link")
+    with open(folder / "sparse", "wb") as file:
+        file.seek(1 << 30)
+        file.write(b"end")
+    (folder / "a.csv").chmod(0o640)
+    os.utime(folder / "d" / "b.csv", ns=(10**18, 10**18))
+    return contents(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Path → what it is; a sparse file by its end."""
+    found = {}
+    for above, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(above, name)
+            status = path.lstat()
+            head = f"{status.st_mode:o} {status.st_nlink if path.is_file() else ''} "
+            data = b""
+            if path.is_symlink():
+                data = os.fsencode(os.readlink(path))
+            elif path.is_file():
+                data = path.read_bytes()[-4000:] if status.st_size < 1 << 28 else b"sparse"
+                head += f"{status.st_size} {status.st_mtime_ns}"
+            found[str(path.relative_to(folder))] = head.encode() + data
+    return found
+
+
+@pytest.fixture(scope="module")
+def other_disk() -> Path:
+    """A file system that is not the one of the tests' folders."""
+    return Path("/dev/shm")
+
+
+def test_d6_39_pulled_files_move_and_stay_known(run: Run, home: Home, tmp_path: Path) -> None:
+    run("create", "sales")
+    (tmp_path / "x.csv").write_text("1\n")
+    run("put", str(tmp_path / "x.csv"), "sales/")
+    run("pull", "sales")
+    folder = folder_of(home, Registry(home).get("sales"))
+    before = record_file(home, str(folder), Registry(home).get("sales").pipe_id)
+    assert before.exists()
+    target = tmp_path / "big" / "pulled"
+    told = run("config", "move", "pipes", str(target), "-n").stdout
+    assert told.startswith("pipes  would move to ~/big/pulled · 1 file")
+    assert not target.exists()
+    run("config", "move", "pipes", str(target))
+    assert (target / "sales" / "x.csv").read_text() == "1\n"
+    assert (folder / "x.csv").read_text() == "1\n"  # by the link in its place
+    assert folder.parent.is_symlink()
+    after = record_file(home, str(folder), Registry(home).get("sales").pipe_id)
+    assert (before.exists(), after.exists()) == (False, True)
+    assert "x.csv" not in run("pull", "sales", "-n").stdout
+    # And once more, from there.
+    run("config", "move", "pipes", str(tmp_path / "third"))
+    assert (folder / "x.csv").read_text() == "1\n"
+    assert not target.exists()
+    assert (
+        run("config", "move", "pipes", str(tmp_path / "third")).stdout == "pipes  is at ~/third\n"
+    )
+    back = run("config", "move", "pipes", str(folder.parent), code=2)
+    assert f"rm {folder.parent} && mv {tmp_path / 'third'}" in back.stderr
+
+
+def test_d6_39_to_another_disk_everything_is_as_it_was(
+    home: Home, tmp_path: Path, other_disk: Path
+) -> None:
+    home.make()
+    before = _filled(home.cache)
+    target = other_disk / f"pipefs-move-{os.getpid()}" / "cache"
+    assert os.stat(other_disk).st_dev != os.stat(tmp_path).st_dev
+    try:
+        wanted = relocating.plan(home, "cache", target)
+        assert wanted.bytes < 1 << 28  # holes cost nothing
+        told: list[int] = []
+        relocating.move(home, wanted, told.append)
+        assert 3_000_000 < sum(told) < 1 << 28
+        assert contents(home.cache) == before
+        assert target.stat().st_mode & 0o777 == 0o700
+        assert sorted(p.name for p in home.cache.parent.iterdir() if "cache" in p.name) == ["cache"]
+        make_private(home.cache)
+    finally:
+        subprocess.run(["rm", "-rf", str(target.parent)], check=True)
+    with pytest.raises(Refused, match="which is not there"):
+        make_private(home.cache)
+
+
+_DYING = """
+import os, sys
+from pathlib import Path
+from pipefs import relocating
+from pipefs.home import resolve_home
+
+steps = int(sys.argv[2])
+def dies(real):
+    def call(*args, **named):
+        global steps
+        steps -= 1
+        if steps < 0:
+            os.kill(os.getpid(), 9)
+        return real(*args, **named)
+    return call
+
+for name in "replace rename sync rmdir unlink mkdir makedirs symlink link".split():
+    setattr(os, name, dies(getattr(os, name)))
+relocating.exchange = dies(relocating.exchange)
+home = resolve_home()
+relocating.move(home, relocating.plan(home, "cache", sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("disk", ["same", "other"])
+def test_d6_39_killed_anywhere_nothing_is_lost(
+    home: Home, tmp_path: Path, other_disk: Path, disk: str
+) -> None:
+    """Each change of the disk is the last one of a run of its own; then it is called again."""
+    home.make()
+    (home.cache / "d").mkdir()
+    (home.cache / "a").write_bytes(b"1")
+    (home.cache / "d" / "b").write_bytes(b"2")
+    before = contents(home.cache)
+    env = {**os.environ, "PIPEFS_HOME": str(tmp_path / "home")}
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)
+    base = (tmp_path if disk == "same" else other_disk) / f"moved-{os.getpid()}"
+    deaths = 0
+    try:
+        for steps in range(40):
+            target = base / f"t{steps}"
+            command = [sys.executable, "-c", _DYING, str(target), str(steps)]
+            done = subprocess.run(command, env=env, capture_output=True, text=True)
+            deaths += done.returncode == -9
+            assert done.returncode in (0, -9), done.stderr
+            relocating.move(home, relocating.plan(home, "cache", target))
+            assert contents(home.cache) == before, steps
+            assert os.path.realpath(home.cache) == os.path.realpath(target)
+            left = [p.name for p in home.cache.parent.iterdir() if p.name.startswith("cache.")]
+            assert left == [], steps
+            if done.returncode == 0:
+                break
+        assert deaths >= (5 if disk == "other" else 3)
+    finally:
+        subprocess.run(["rm", "-rf", str(base)], check=True)
+
+
+def test_d6_39_what_is_refused(run: Run, home: Home, tmp_path: Path) -> None:
+    home.make()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    done = run("config", "move", "cache", str(tmp_path / "full"), code=4)
+    assert "has files already" in done.stderr
+    assert "absolute" in run("config", "move", "cache", "there", code=2).stderr
+    run("config", "move", "cache", str(home.cache / "inside"), code=2)
+    assert run("config", "move", "cache", str(home.cache)).stdout == "cache  is at ~/home/cache\n"
+    with pytest.raises(UsageError):
+        relocating.plan(home, "state", tmp_path / "x")
+    assert (tmp_path / "full" / "x").read_text() == "mine"
+
+
+# --- wipe -------------------------------------------------------------------------------------
+
+
+def test_d6_40_wipe_asks_and_takes_everything_but_the_data(
+    run: Run, home: Home, tmp_path: Path
+) -> None:
+    run("create", "sales", (tmp_path / "bucket").as_uri())
+    run("create", "notes")
+    (tmp_path / "x.csv").write_text("1\n")
+    run("put", str(tmp_path / "x.csv"), "sales/")
+    run("pull", "sales")
+    run("config", "region=x")
+    assert "no terminal" in run("config", "wipe", code=4).stderr
+    run("config", "move", "cache", str(tmp_path / "elsewhere"))
+    planned = json.loads(run("config", "wipe", "-n", "--json").stdout)
+    assert planned["pipes"] == ["notes", "sales"]
+    told = run("-y", "config", "wipe").stdout
+    assert "kept, for they are nowhere else: ~/home/stores/notes" in told
+    left = sorted(str(p.relative_to(tmp_path / "home")) for p in (tmp_path / "home").iterdir())
+    assert left == ["stores"]
+    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / "bucket" / "x.csv").read_text() == "1\n"
+    run("create", "notes")
+    run("-y", "config", "wipe", "--purge")
+    assert not (tmp_path / "home").exists()
+    assert run("-y", "config", "wipe").stdout == "there is nothing of pipefs here\n"
+
+
+def test_d6_40_wipe_keeps_what_is_nowhere_else(run: Run, home: Home, tmp_path: Path) -> None:
+    run("create", "sales", (tmp_path / "bucket").as_uri())
+    folder = folder_of(home, Registry(home).get("sales"))
+    folder.mkdir(parents=True)
+    (folder / "mine.csv").write_text("1\n")
+    done = run("-y", "config", "wipe", code=4)
+    assert "1 file in" in done.stderr
+    assert "pipefs push sales" in done.stderr
+    run("push", "sales")
+    staging = home.pipe_state("sales") / "staging"
+    staging.mkdir(parents=True)
+    (staging / "1.data").write_bytes(b"written, not up")
+    assert "1 change that" in run("-y", "config", "wipe", code=4).stderr.replace("are", "that")
+    (staging / "1.data").unlink()
+    run("profile", "create", "team")
+    assert "--profile team config wipe" in run("-y", "config", "wipe", code=4).stderr
+    run("-y", "--profile", "team", "config", "wipe")
+    assert run("profile", "list").stdout.startswith("no profiles")
+    (folder / "new.csv").write_text("2\n")
+    run("-y", "config", "wipe", code=4)
+    run("-y", "config", "wipe", "--force")
+    assert not folder.exists()
