@@ -130,7 +130,7 @@ def make_private(folder: Path) -> Path:
         except FileNotFoundError:
             raise Refused(
                 f"{folder} leads to {os.readlink(folder)}, which is not there",
-                hint="Plug in or mount the disk that it is on, or remove the link",
+                hint="Plug in or mount the disk that it is on; see also: pipefs doctor",
             ) from None
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
         raise Refused(

@@ -14,15 +14,18 @@ from pipefs.cli.findings import tell
     example="pipefs doctor\npipefs doctor sales --fix",
 )
 @click.argument("name", required=False)
-@click.option("--fix", is_flag=True, help="Versioning on, abort rule, dead mounts away.")
+@click.option("--fix", is_flag=True, help="Versioning, abort rule, dead mounts, rights of keys.")
 @pass_app
 def doctor(app: App, name: str | None, fix: bool) -> None:
-    """Check this machine, and with NAME the pipe's store: reachable, credentials, versions,
-    conditional writes, lifecycle rules, clock. Exit code 1 when something is bad."""
+    """Check this machine (packages, FUSE, dead mounts, settings, stored keys, room on the disk,
+    stores that are gone), and with NAME the pipe's store: reachable, credentials, versions,
+    conditional writes, lifecycle rules, clock. Each finding names the command that mends it. Exit
+    code 1 when something is bad."""
     from pipefs.doctor import Finding, check_machine, check_pipe
+    from pipefs.homecheck import check_home
 
     pipe = app.registry().get(name) if name else None
-    found: list[Finding] = list(check_machine(fix=fix))
+    found: list[Finding] = [*check_machine(fix=fix), *check_home(app.home(), fix=fix)]
     if pipe is not None:
         found += check_pipe(pipe, fix=fix)
     tell(app, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +36,8 @@ def move(app: App, what: str, place: str, dry: bool) -> None:
     from pipefs import relocating
 
     home = app.home()
-    home.make()
+    if not os.path.lexists(relocating.folder_of_kind(home, what)):
+        home.make()
     wanted = relocating.plan(home, what, place)
     facts = f"{show_count(wanted.files, 'file')}, {show_size(wanted.bytes)}"
     if not dry:
