@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import click
 
 from pipefs.cli.app import App, Command, pass_app
+from pipefs.cli.documents import show_new
 from pipefs.cli.output import printable, tilde
 from pipefs.config import parse_assignments
 from pipefs.detach import detach
@@ -109,6 +110,8 @@ def _mount_each(
             done.append(client.mount(request))
             if tell:
                 _say_mounted(app, done[-1])
+                if not done[-1].snapshot:
+                    show_new(app, client.home, done[-1].name, done[-1].path)
         except PipefsError as e:
             if len(requests) == 1:
                 raise

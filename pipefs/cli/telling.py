@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipefs.cli.app import App
+from pipefs.cli.documents import show_document
 from pipefs.cli.folders import moved_json
 from pipefs.cli.output import printable, table, tilde
 from pipefs.units import show_count, show_size
@@ -16,7 +16,6 @@ from pipefs.units import show_count, show_size
 if TYPE_CHECKING:
     from pipefs.folder.reports import Report
 
-_DOCUMENT_LINES = 40
 _NAMED = 5
 
 
@@ -96,14 +95,7 @@ def _some(paths: list[str]) -> str:
 def _show_documents(app: App, report: Report) -> None:
     """README and LICENSE of the pipe, when they come for the first time or changed."""
     for name in report.documents:
-        place = os.path.join(report.folder, name)
-        with open(place, encoding="utf-8", errors="replace") as file:
-            lines = [line.rstrip() for line in itertools.islice(file, _DOCUMENT_LINES + 1)]
-        app.say(f"\n──── {name} ────")
-        for line in lines[:_DOCUMENT_LINES]:
-            app.say(printable(line.expandtabs()))
-        if len(lines) > _DOCUMENT_LINES:
-            app.say(f"… {printable(tilde(place))}")
+        show_document(app, os.path.join(report.folder, name))
 
 
 def report_json(report: Report) -> dict[str, object]:

@@ -68,3 +68,28 @@ def test_a_shell_suggests_paths_and_snapshots_of_a_mounted_pipe(
     assert suggested("sales@by-hand/2026/") == ["sales@by-hand/2026/q3.csv"]
     assert suggested("sales@b") == ["sales@by-hand"]
     assert suggested("sales/nowhere/") == []
+
+
+def test_d6_54_readme_and_license_are_shown_at_the_first_mount_and_when_they_change(
+    home: Home,
+) -> None:
+    home.create("sales")
+    mnt = home.mount("sales")
+    (mnt / "README.md").write_text("# Sales\n\nAsk \x1b[31mAnn.\n" + "line\n" * 50)
+    os.mkfifo(mnt / "LICENSE.md")  # nobody waits for a writer
+    home.flush("sales")
+    home.run("umount", "sales")
+    told = said(home, "mount", "sales")
+    assert "──── README.md ────\n# Sales\n" in told
+    assert "\x1b" not in told
+    assert "LICENSE" not in told
+    assert told.rstrip().endswith(f"… {mnt / 'README.md'}")
+    home.run("umount", "sales")
+    assert "README" not in said(home, "mount", "sales")
+    (mnt / "README.md").write_text("# Sales of 2026\n")
+    (mnt / "LICENSE.md").unlink()
+    (mnt / "LICENSE.md").write_text("Free.\n")
+    home.run("umount", "sales")
+    told = said(home, "mount", "sales")
+    assert "──── README.md ────\n# Sales of 2026\n" in told
+    assert "──── LICENSE.md ────\nFree.\n" in told
