@@ -40,20 +40,19 @@ def fill(folder: Path, files: int) -> None:
 def pipefs(server: SeaweedServer, home: Path) -> Program:
     bucket = server.make_bucket()
 
-    def run(verb: str, folder: Path) -> None:
+    def run(machine: str, *words: str) -> None:
         environment = {
             **os.environ,
             **server.environment(),
-            "PIPEFS_HOME": str(home / f"pipefs-{folder.name}"),  # two machines
+            "PIPEFS_HOME": str(home / f"pipefs-{machine}"),
             "PYTHONPATH": sys.path[0],
         }
-        command = [sys.executable, "-m", "pipefs.cli.main", "-q"]
-        if not (home / f"pipefs-{folder.name}").exists():
-            create = [*command, "create", "bench", f"s3://{bucket}/bench"]
-            subprocess.run(create, env=environment, check=True)
-        subprocess.run([*command, verb, "bench", "--dest", folder], env=environment, check=True)
+        command = [sys.executable, "-m", "pipefs.cli.main", "-q", *words]
+        subprocess.run(command, env=environment, check=True)
 
-    return run
+    for machine in ("here", "there"):
+        run(machine, "create", "bench", f"s3://{bucket}/bench")
+    return lambda verb, folder: run(folder.name, verb, "bench", "--dest", str(folder))
 
 
 def rclone(server: SeaweedServer, home: Path) -> Program:
