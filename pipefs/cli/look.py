@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ _EXAMPLES = """\
 pipefs ls sales                              now
 pipefs ls -l sales@v1/2026                   in a snapshot
 pipefs ls -R sales@@yesterday                the whole pipe as it was, on any versioned bucket
-pipefs ls --versions sales/2026/q3.csv       every version, deletions too"""
+pipefs ls --versions sales/2026/q3.csv       every version, deletions too
+pipefs ls -R sales --since 2d                what the last two days brought"""
 
 
 class Place:
@@ -92,8 +94,18 @@ class Place:
 @click.option("-l", "--long", "long", is_flag=True, help="Modes, sizes and times too.")
 @click.option("-R", "--recursive", is_flag=True, help="All that is below, as paths.")
 @click.option("--versions", is_flag=True, help="Every version and deletion, newest first.")
+@click.option("--since", metavar="TIME", help="Files of this time or later: 2d, 2026-11-01.")
+@click.option("--until", metavar="TIME", help="Files of before this time.")
 @pass_app
-def ls(app: App, target: str, long: bool, recursive: bool, versions: bool) -> None:
+def ls(
+    app: App,
+    target: str,
+    long: bool,
+    recursive: bool,
+    versions: bool,
+    since: str | None,
+    until: str | None,
+) -> None:
     """Names in a directory of a pipe.
 
     TARGET is NAME[@SNAP][/PATH] or a path inside a mount; SNAP a tag, an id, latest, or @TIME: the
@@ -104,6 +116,8 @@ def ls(app: App, target: str, long: bool, recursive: bool, versions: bool) -> No
         _list_versions(app, place, recursive)
         return
     found = _lines(place, recursive)
+    if since or until:
+        found = _between(found, since, until)
     if not (long or app.json):
         for entry in found:
             app.say(_row(entry, place)[-1])
@@ -130,6 +144,18 @@ def _lines(place: Place, recursive: bool) -> Iterator[Entry]:
             return
         _, view = place.opened()
         yield from lines(view, place.names, recursive=recursive)
+
+
+def _between(found: Iterator[Entry], since: str | None, until: str | None) -> Iterator[Entry]:
+    """Files whose time lies between; what is no file has none that tells."""
+    from pipefs.moments import parse_moment
+
+    now_ns = time.time_ns()
+    first, last = (
+        parse_moment(text if text.startswith("@") else f"@{text}", now_ns) if text else otherwise
+        for text, otherwise in ((since, 0), (until, 1 << 63))
+    )
+    return (e for e in found if e.kind == "file" and first <= (e.mtime or 0) < last)
 
 
 def _path(entry: Entry) -> str:

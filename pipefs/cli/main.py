@@ -65,6 +65,8 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "orphans": "pipefs.cli.syncing:orphans",
             "put": "pipefs.cli.placing:put",
             "get": "pipefs.cli.placing:get",
+            "cp": "pipefs.cli.copying:cp",
+            "mv": "pipefs.cli.copying:mv",
             "rm": "pipefs.cli.placing:rm",
             "import": "pipefs.cli.importing:import_files",
             "watch": "pipefs.cli.instep:watch",

@@ -29,7 +29,7 @@ _META = click.option(
 )
 
 
-def _reach(app: App, text: str) -> tuple[Reach, Target]:
+def reach_of(app: App, text: str) -> tuple[Reach, Target]:
     from pipefs.client import SupervisorClient
     from pipefs.reaching import Reach
     from pipefs.target import is_path, parse_target
@@ -42,9 +42,9 @@ def _reach(app: App, text: str) -> tuple[Reach, Target]:
     return reach, target
 
 
-def _present(app: App, text: str) -> tuple[Reach, Target]:
+def present(app: App, text: str) -> tuple[Reach, Target]:
     """A target that can be changed."""
-    reach, target = _reach(app, text)
+    reach, target = reach_of(app, text)
     if target.snapshot is not None:
         raise UsageError(
             f"{target} is the past, which never changes",
@@ -53,7 +53,7 @@ def _present(app: App, text: str) -> tuple[Reach, Target]:
     return reach, target
 
 
-def _found(reach: Reach, target: Target) -> Item:
+def found_item(reach: Reach, target: Target) -> Item:
     try:
         return reach.item(target.snapshot, target.path)
     except (FileNotFoundError, NotADirectoryError) as e:
@@ -103,9 +103,9 @@ def put(app: App, sources: tuple[str, ...], target: str, pairs: tuple[str, ...])
     from pipefs.objects.metadata import headers_for
     from pipefs.publishing import Publication
 
-    reach, place = _present(app, target)
+    reach, place = present(app, target)
     metadata = headers_for(_said(pairs)) if pairs else None
-    into = target.endswith("/") or not place.path or len(sources) > 1 or _is_folder(reach, place)
+    into = target.endswith("/") or not place.path or len(sources) > 1 or is_folder(reach, place)
     files = [pair for source in sources for pair in _files(Path(source), place.path, into)]
     if not files:
         raise NotFound(f"there is no file in {', '.join(sources)}")
@@ -126,7 +126,7 @@ def put(app: App, sources: tuple[str, ...], target: str, pairs: tuple[str, ...])
     app.say(f"{place.name}  {what}, {size}{same}")
 
 
-def _is_folder(reach: Reach, place: Target) -> bool:
+def is_folder(reach: Reach, place: Target) -> bool:
     try:
         return reach.item(None, place.path).kind == "dir"
     except (FileNotFoundError, NotADirectoryError):
@@ -164,7 +164,7 @@ def get(app: App, target: str, dest: str, version: str | None) -> None:
     """Copy a file to this machine, or all files in a folder. A DEST that is a folder or ends in /
     keeps a file's name. What is there is replaced when all bytes have come.
     """
-    reach, place = _reach(app, target)
+    reach, place = reach_of(app, target)
     if version is not None:
         found = [(_version(reach, place, version), _local(place.path, dest))]
     else:
@@ -189,7 +189,7 @@ def get(app: App, target: str, dest: str, version: str | None) -> None:
 
 
 def _wanted(reach: Reach, place: Target, dest: str) -> Iterator[tuple[Item, Path]]:
-    item = _found(reach, place)
+    item = found_item(reach, place)
     if item.kind != "dir":
         yield item, _local(place.path, dest)
         return
@@ -262,9 +262,9 @@ def rm(app: App, target: str, recursive: bool) -> None:
     from pipefs.altering import Alterer
     from pipefs.publishing import Deletion
 
-    reach, place = _present(app, target)
+    reach, place = present(app, target)
     shown = printable(str(place))
-    item = _found(reach, place)
+    item = found_item(reach, place)
     if not place.path:
         raise UsageError(f"{shown} is the whole pipe", hint=f"See pipefs remove {shown} --purge")
     found = [item]
@@ -298,8 +298,8 @@ def meta(app: App, target: str, pairs: tuple[str, ...]) -> None:
     from pipefs.altering import Alterer
     from pipefs.objects.metadata import meta_of
 
-    reach, place = _present(app, target) if pairs else _reach(app, target)
-    item = _found(reach, place)
+    reach, place = present(app, target) if pairs else reach_of(app, target)
+    item = found_item(reach, place)
     xattrs = {os.fsencode(name): value for name, value in item.xattrs.items()}
     headers = reach.replica.store.head(item.key, item.version_id).metadata if item.is_file else {}
     known = meta_of(headers, xattrs)
