@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,7 @@ def say(app: App, report: Report) -> None:
         app.say(f"{report.name}  would be {verb}: {what}, {way}")
     else:
         app.say(f"{report.name}  {verb} {what} {way}")
-    for line in _besides(app, report):
+    for line in _besides(report):
         app.say(f"  {line}")
     for path, reason in list(report.failed.items())[:_NAMED] if len(report.failed) > 1 else ():
         app.warn(f"{printable(path)}: {reason}")
@@ -68,7 +67,7 @@ def _preview(report: Report) -> list[str]:
     return table(rows)
 
 
-def _besides(app: App, report: Report) -> Iterable[str]:
+def _besides(report: Report) -> Iterable[str]:
     would = "would be " if report.dry_run else ""
     if report.deleted:
         side = "here" if report.direction == "pull" else "in the pipe"
@@ -78,8 +77,7 @@ def _besides(app: App, report: Report) -> Iterable[str]:
     if overwritten := [p for p in report.lost if p not in set(report.deleted)]:
         yield f"your changes {would}overwritten: {_some(overwritten)}"
     if report.gone:
-        again = app.command(f"push {report.name} {shlex.quote(report.gone[0])}")
-        yield f"deleted in the pipe, so not pushed: {_some(report.gone)} · all the same: {again}"
+        yield f"not pushed, as they were deleted in the pipe: {_some(report.gone)} · name them to push"
     reasons = sorted(set(report.left_out.values()))
     for reason in reasons:
         paths = [path for path, why in report.left_out.items() if why == reason]

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from pipefs.errors import PartlyDone
 from pipefs.folder.filters import Patterns
 from pipefs.folder.plan import MergeMode, Mode
+from pipefs.units import show_count, show_size
 
 Direction = Literal["pull", "push"]
 
@@ -69,7 +70,7 @@ class Moved(str):
         return datetime.fromtimestamp(self.mtime_ns / 1e9, UTC)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Report:
     """What a pull or push did, or would do."""
 
@@ -94,6 +95,18 @@ class Report:
     documents: list[str] = field(default_factory=list)
     """README.md and LICENSE.md, where they came for the first time or changed."""
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """One line, however many files: notebooks print what a cell ends with."""
+        would = "would be " if self.dry_run else ""
+        way = "pulled to" if self.direction == "pull" else "pushed from"
+        what = f"{show_count(len(self.files), 'file')}, {show_size(self.bytes)}"
+        others = [
+            f" · {len(found):,} {word.replace('_', ' ')}"
+            for word in ("deleted", "kept", "lost", "gone", "left_out", "failed")
+            if (found := getattr(self, word))
+        ]
+        return f"<{self.name}: {what} {would}{way} {self.folder}{''.join(others)}>"
 
     def __iter__(self) -> Iterator[Moved]:
         return iter(self.files)

@@ -14,6 +14,8 @@ from pipefs.stores.local import LocalStore
 def test_d6_07_push_and_its_preview(pipe: Pipe, ram_path: Path) -> None:
     (pipe.dirpath / "a.csv").write_text("1")
     assert (list(pipe.push_preview()), pipe.push_preview().bytes) == (["a.csv"], 1)
+    said = repr(pipe.push_preview())
+    assert said == f"<sales: 1 file, 1 B would be pushed from {pipe.dirpath}>"
     assert pipe.scan_remote() == []
     pipe.setmode("mod")
     assert list(pipe.push()) == [] and list(pipe.push(mode="new")) == ["a.csv"]
