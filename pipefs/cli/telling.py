@@ -77,7 +77,7 @@ def _besides(report: Report) -> Iterable[str]:
     if overwritten := [p for p in report.lost if p not in set(report.deleted)]:
         yield f"your changes {would}overwritten: {_some(overwritten)}"
     if report.gone:
-        yield f"not pushed, as they were deleted in the pipe: {_some(report.gone)} · name them to push"
+        yield f"deleted in the pipe, so not pushed unless named: {_some(report.gone)}"
     reasons = sorted(set(report.left_out.values()))
     for reason in reasons:
         paths = [path for path, why in report.left_out.items() if why == reason]
