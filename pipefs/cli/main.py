@@ -53,6 +53,7 @@ SECTIONS: list[tuple[str, str, dict[str, str]]] = [
             "cat": "pipefs.cli.look:cat",
             "preview": "pipefs.cli.previewing:preview",
             "search": "pipefs.cli.searching:search",
+            "docs": "pipefs.cli.documenting:docs",
         },
     ),
     (
