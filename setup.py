@@ -73,6 +73,7 @@ setup(
             "import-linter>=2",
             "ipykernel>=6.29",
             "keyring>=24",
+            "mkdocs-material>=9.5",
             "mypy>=1.10",
             "nbclient>=0.10",
             "nbformat>=5.10",

@@ -3,7 +3,8 @@
 What stands in a help text or in the guide is shell: pipes, redirections, `$(…)`. Python's start and
 the imports would cost most of a second a command, so one process imports everything once and forks
 for each command; a small program on PATH hands it its words, folder, environment and descriptors.
-Only that start is other than a user's: the child runs `pipefs.cli.main` as it is.
+Only that start is other than a user's: the child runs `pipefs.cli.main` as it is. `python-at-once
+FILE` runs a script in the same way.
 
 with Desk() as desk:                 # a machine: its own HOME, without settings and mounts
     desk.type("pipefs create notes")
@@ -15,6 +16,7 @@ import contextlib
 import json
 import os
 import pty
+import runpy
 import select
 import shutil
 import signal
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,17 +36,20 @@ from pipefs.mountinfo import PIPEFS_TYPE, read_mounts
 SOURCE = Path(__file__).parent.parent
 _CLIENT = """\
 #!{python} -IS
-import array, json, os, socket, sys
+import array, json, os, signal, socket, sys
 there = socket.socket(socket.AF_UNIX)
 there.connect({address!r})
 try:
     cwd = os.getcwd()
 except OSError:
     cwd = "/"
-body = json.dumps([sys.argv[1:], cwd, dict(os.environ)]).encode()
+body = json.dumps([sys.argv, cwd, dict(os.environ)]).encode()
 fds = array.array("i", [0, 1, 2])
 there.sendmsg([len(body).to_bytes(4, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
 there.sendall(body)
+pid = int.from_bytes(there.recv(4), "big")
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: os.kill(pid, number))
 code = there.recv(1)
 os._exit(code[0] if code else 1)
 """
@@ -55,11 +61,12 @@ class Starter:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pipefs-typed-"))
         address = str(self.folder / "socket")
-        program = self.folder / "bin" / "pipefs"
-        program.parent.mkdir()
-        program.write_text(_CLIENT.format(python=sys.executable, address=address))
-        program.chmod(0o755)
-        self.bin = program.parent
+        self.bin = self.folder / "bin"
+        self.bin.mkdir()
+        for name in ("pipefs", "python-at-once"):
+            program = self.bin / name
+            program.write_text(_CLIENT.format(python=sys.executable, address=address))
+            program.chmod(0o755)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(SOURCE), str(SOURCE / "daemon")))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.typed", address],
@@ -125,6 +132,7 @@ def _answer(there: socket.socket) -> None:
         body = b""
         while len(body) < int.from_bytes(head, "big"):
             body += there.recv(1 << 16)
+        there.sendall(os.getpid().to_bytes(4, "big"))
         words, cwd, env = json.loads(body)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
@@ -133,10 +141,15 @@ def _answer(there: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(env)
         os.chdir(cwd)
-        sys.argv = ["pipefs", *words]
-        cli.main(words)
+        sys.argv = words
+        if words[0].endswith("/pipefs"):
+            cli.main(words[1:])
+        runpy.run_path(words[1], run_name="__main__")
+        code = 0
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -29,17 +29,24 @@ GLOBAL = {"yes", "quiet", "verbose", "json"}
 
 MOUNTED = {"flush", "refresh", "warm", "pin", "unpin", "snapshot", "log", "du", "checkout"}
 """Commands whose examples need a mount, or speak of the folder they stand in."""
-ON_S3 = {"config", "create", "list", "profile", "policy", "export", "doctor", "cred", "snapshots"}
+ON_S3 = {
+    *("config", "create", "cred", "doctor", "export", "list", "policy", "profile", "project"),
+    "snapshots",
+}
 """Commands whose examples speak of a bucket."""
 
 ANSWERS = {
     "pipefs remove sales": "y\n",
     "pipefs forget sales@v1 sales@v2": "y\n",
     "pipefs profile remove team": "y\n",
+    "pipefs orphans sales --remove": "y\n",
+    "pipefs resolve sales/q3.csv --keep theirs": "y\n",
+    "pipefs orphans sales --direction remote --remove": "y\n",
     "pipefs cred set sales": "AKIAEXAMPLE\nsecret\n",
 }
 """What is typed where a command asks."""
 
+_PULLED = "pipefs -q pull sales && pipefs -q pull sales --dest ./work"
 BEFORE = {
     "create": "pipefs -y -q remove sales && pipefs -y -q remove prices",
     "list": "pipefs -q profile create team -o root=s3://team-data/pipes",
@@ -52,8 +59,26 @@ BEFORE = {
     "snapshot": "pipefs -q -y forget sales@v1",
     "cred remove": "pipefs -q cred set sales --from env",
     "cred rotate": "pipefs -q cred set sales --from env && pipefs -q cred encrypt",
+    "is-synced": _PULLED,
+    "orphans": f"{_PULLED} && echo 1 > ~/.local/share/pipefs/pipes/sales/new.csv",
+    "watch": "mkdir work",
+    **dict.fromkeys(
+        ("project config", "project pull", "project push", "project status", "project verify"),
+        "mkdir p && cd p && pipefs -q project init --batch --bucket my-bucket --path p/$RANDOM",
+    ),
+    "project init": "mkdir my-project",
 }
 """What else has to be done first."""
+EACH = {
+    "push": f"{_PULLED} && echo $RANDOM"
+    " | tee work/q3.csv > ~/.local/share/pipefs/pipes/sales/q3.csv",
+    "resolve": "for there in ~/.local/share/pipefs/pipes/sales work; do"
+    " pipefs -q -y pull sales --merge-mode overwrite --dest $there;"
+    " echo mine $RANDOM > $there/q3.csv;"
+    " done; echo $RANDOM > q3.csv && pipefs -q put q3.csv sales/",
+}
+"""What has to be done before each example of a command: a change or a conflict, in two folders."""
+UNTIL_CTRL_C = {f"pipefs watch ./work sales{more}" for more in ("", " --delete", " --json")}
 
 CODES: dict[str, tuple[int, str]] = {}
 """Examples about a refusal: exit code, and why."""
@@ -124,7 +149,8 @@ class World:
         work = self.desk.cwd
         (work / "sales" / "2026").mkdir(parents=True)
         (work / "sales" / "2019").mkdir()
-        for name in ("q3.csv", "draft.csv", "storms.csv", "2026/q3.csv", "2019/q1.csv"):
+        files = ("q3.csv", "draft.csv", "storms.csv", "2026/q3.csv", "2026/q4.csv", "2019/q1.csv")
+        for name in files:
             (work / "sales" / name).write_text("id,wind\n1,35\n2,110\n")
         _parquet(work / "sales" / "storms.parquet", rows=3)
         _parquet(work / "sales" / "clean.parquet", rows=2)
@@ -170,6 +196,9 @@ class World:
         for folder in ("work/data", "srv/sales", "Downloads"):
             (self.desk.home / folder).mkdir(parents=True)
         (self.desk.home / "Downloads" / "may.csv").write_text("a\n1\n")
+        (work / "report.py").write_text("")
+        (self.desk.home / ".datakit/plugins/datakit-data").mkdir(parents=True)
+        (self.desk.home / ".datakit/plugins/datakit-data/config.json").write_text("{}")
         (work / "secret.txt").write_text("secret\n")
         (work / "weather.yaml").write_text("name: weather\ninclude: '*.csv|*.parquet'\n")
         (work / "pipes.json").write_text(self.do("pipefs list --json").out)
@@ -187,6 +216,8 @@ class World:
     def run(self, line: str, **more: str) -> Typed:
         for made_up, real in {**self.made_up, **more}.items():
             line = line.replace(made_up, real)
+        if line in UNTIL_CTRL_C:
+            line = f"timeout --foreground --preserve-status --signal INT 2 {line}"
         return self.desk.type(line, answers=ANSWERS.get(line, ""))
 
 
@@ -224,7 +255,7 @@ def mounted(starter: Starter) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def buckets(starter: Starter, seaweed: SeaweedServer) -> Iterator[World]:
-    for name in ("my-bucket", "team-data", "data"):
+    for name in ("my-bucket", "team-data", "data", "my-data-projects"):
         seaweed.client().create_bucket(Bucket=name)
         seaweed.client().put_bucket_versioning(
             Bucket=name, VersioningConfiguration={"Status": "Enabled"}
@@ -258,6 +289,8 @@ def wrong(world: World, words: tuple[str, ...], site: str) -> list[tuple[str, Ty
     for line in examples(words):
         if any(line.startswith(known) for known in ELSEWHERE):
             continue
+        if each := EACH.get(" ".join(words)):
+            world.do(each)
         done = world.run(line, **{"https://data.example.org": site})
         code, _ = CODES.get(line, (0, ""))
         if done.code != code or "Traceback" in done.err:
@@ -279,8 +312,8 @@ def test_what_is_said_about_examples_is_about_examples() -> None:
     """Nothing stays in the tables above when its example goes."""
     lines = {line for words in COMMANDS for line in examples(words)}
     names = {" ".join(words) for words in COMMANDS}
-    assert set(ANSWERS) | set(CODES) <= lines
-    assert set(BEFORE) <= names
+    assert set(ANSWERS) | set(CODES) | UNTIL_CTRL_C <= lines
+    assert set(BEFORE) | set(EACH) <= names
     assert {words[0] for words in COMMANDS} >= MOUNTED | ON_S3
     assert [e for e in ELSEWHERE if not any(line.startswith(e) for line in lines)] == []
     assert len(ELSEWHERE) == 3
