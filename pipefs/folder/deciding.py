@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from pipefs.errors import NotFound, Refused, UsageError
@@ -64,6 +64,8 @@ class Sides:
     remote: Mapping[str, Remote]
     read_ns: int
     """When the folder was looked at."""
+    folders: Set[str] = frozenset()
+    """Of the pipe, whatever the filters take."""
 
     @property
     def local(self) -> Mapping[str, Local]:
@@ -105,6 +107,7 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
     filters = filters_of(replica, options)
     remote: dict[str, Remote] = {}
     other: dict[str, str] = {}
+    folders: set[str] = set()
     with replica.opened(cached=options.cached) as now:
         named = _named(options)
         items = now.walk() if named is None else filter(None, map(now.entry, named))
@@ -112,7 +115,9 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
             if item.is_file:
                 if named is not None or filters.takes(item.path):
                     remote[item.path] = remote_of(item)
-            elif item.kind != "dir" and filters.takes(item.path):
+            elif item.kind == "dir":
+                folders.add(item.path)
+            elif filters.takes(item.path):
                 other[item.path] = "symbolic link" if item.kind == "symlink" else "special file"
     read_ns = time.time_ns()
     if named is not None:
@@ -120,7 +125,7 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
     else:
         found = scan(folder.path, filters, follow_links=options.follow_links)
     found.left_out.update(other)
-    return Sides(folder, found, record.known(), remote, read_ns)
+    return Sides(folder, found, record.known(), remote, read_ns, folders)
 
 
 def _named(options: Options) -> list[str] | None:

@@ -238,6 +238,8 @@ def _is_the_end(error: Exception) -> Exception | None:
 def _reason(error: Exception) -> str:
     if isinstance(error, PipefsError):
         return error.message
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file is where its folder has to be"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     raise error

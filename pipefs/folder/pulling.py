@@ -25,7 +25,14 @@ from pipefs.folder.landing import sync_file_system
 from pipefs.folder.places import command_for
 from pipefs.folder.plan import Plan, Step
 from pipefs.folder.record import Record
-from pipefs.folder.removing import delete_here, is_nowhere_else, only_here, refuse_empty
+from pipefs.folder.removing import (
+    delete_here,
+    first_to_go,
+    is_nowhere_else,
+    make_room_here,
+    only_here,
+    refuse_empty,
+)
 from pipefs.folder.reports import Moved, Options, Progress, Report, Silent, named
 from pipefs.folder.scan import PART
 from pipefs.folder.states import in_step
@@ -72,10 +79,12 @@ def pull(
             report.files = [_would(step) for step in plan.steps]
             report.deleted = extra
         else:
+            first = first_to_go(extra, plan.steps)
+            delete_here(sides, first, report)
             _Pull(replica, sides, known, report, progress or Silent()).run(plan)
             if not report.failed:
-                delete_here(sides, extra, report)
-                known.forget(report.deleted)
+                delete_here(sides, sorted(set(extra) - set(first)), report)
+            known.forget(report.deleted)
             forget_gone(replica, sides, known, options)
     report.documents = [d for d in DOCUMENTS if d in report.files]
     report.seconds = time.monotonic() - began
@@ -145,8 +154,12 @@ class _Pull:
         size = sum(step.remote.size for step in plan.steps if step.remote)
         self._progress.start(len(plan.steps), size)
         fetcher = Fetcher(self._replica.store, self._sides.folder, self._progress)
+        full = dict.fromkeys(
+            make_room_here(self._sides, plan.steps), "a folder with files is there"
+        )
+        self._report.failed |= full
         try:
-            fetcher.fetch(plan.steps, self._take, self._fail)
+            fetcher.fetch([s for s in plan.steps if s.path not in full], self._take, self._fail)
         finally:
             self._save()
             self._report.files.sort()

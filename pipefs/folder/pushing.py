@@ -27,7 +27,13 @@ from pipefs.folder.deciding import (
 from pipefs.folder.places import command_for
 from pipefs.folder.plan import Plan, Step
 from pipefs.folder.record import Record
-from pipefs.folder.removing import delete_there, only_there, refuse_empty
+from pipefs.folder.removing import (
+    delete_there,
+    first_to_go,
+    make_room_there,
+    only_there,
+    refuse_empty,
+)
 from pipefs.folder.reports import Moved, Options, Progress, Report, Silent, named
 from pipefs.folder.scan import look_at
 from pipefs.folder.states import Known, Local, Remote, in_step
@@ -149,6 +155,7 @@ class _Push:
             self._publisher.may_write()
         self._progress.start(len(plan.steps), sum(_local(s).size for s in plan.steps))
         try:
+            self._make_room(plan)
             again = self._send_all(plan.steps)
             # Written since: theirs is the newer state. Who writes on and on has to be asked.
             for step in self._send_all(again):
@@ -159,6 +166,12 @@ class _Push:
             self._report.files = [self._done[p] for p in sorted(self._done)]
             self._record.forget(self._report.deleted)
         forget_gone(self._replica, self._sides, self._record, self._options)
+
+    def _make_room(self, plan: Plan) -> None:
+        first = first_to_go(self.extra, plan.steps)
+        self.extra = sorted(set(self.extra) - set(first))
+        delete_there(self._publisher, self._sides, first, self._report)
+        make_room_there(self._publisher, self._replica, self._sides, plan.steps)
 
     def _send_all(self, steps: Sequence[Step]) -> list[Step]:
         """Send them; returns those that were written to meanwhile, as they are now."""

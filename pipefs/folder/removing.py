@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipefs.errors import Refused
 from pipefs.folder.deciding import Folder, Sides, stays_local
+from pipefs.folder.plan import Step
 from pipefs.folder.reports import Options, Report
 from pipefs.folder.scan import look_at
 from pipefs.folder.states import Known, Local, Remote
@@ -70,6 +71,49 @@ def refuse_empty(sides: Sides, options: Options, report: Report) -> None:
         f"{empty}: with --delete, all {len(loses):,} files of the other side would go",
         hint="If you mean it: -y",
     )
+
+
+def first_to_go(extra: Sequence[str], steps: Sequence[Step]) -> list[str]:
+    """Of what is to be deleted: files that lie where a step needs a folder, or below where it
+    needs a file."""
+    if not extra:
+        return []
+    files = {step.path for step in steps}
+    folders = {above for path in files for above in _above(path)} - files
+    return [p for p in extra if p in folders or any(above in files for above in _above(p))]
+
+
+def make_room_here(sides: Sides, steps: Sequence[Step]) -> list[str]:
+    """Remove folders without any file where a step needs a file; paths where one has files."""
+    full = []
+    for step in steps:
+        place = sides.folder.place(step.path)
+        if step.local is not None or not os.path.isdir(place):
+            continue
+        if not os.path.islink(place) and not any(files for _, _, files in os.walk(place)):
+            for folder, _, _ in os.walk(place, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+        if os.path.isdir(place):
+            full.append(step.path)
+    return full
+
+
+def make_room_there(
+    publisher: Publisher, replica: Replica, sides: Sides, steps: Sequence[Step]
+) -> None:
+    """Remove folders of the pipe without any file where a step needs a file. One that has files
+    stays, and the step fails."""
+    needed = [step.path for step in steps if step.path in sides.folders]
+    empty: list[str] = []
+    if needed:
+        with replica.opened(listing=False) as now:
+            for path in needed:
+                inside = list(now.walk(path))
+                if all(item.kind == "dir" for item in inside):
+                    empty += [item.path for item in inside]
+    if empty:
+        publisher.publish([Deletion(path) for path in empty])
 
 
 def delete_here(sides: Sides, paths: Iterable[str], report: Report) -> None:

@@ -249,6 +249,35 @@ def test_dk_15_pull_with_delete_takes_away_what_the_pipe_has_not(
     assert not (bob.path / "d").exists()
 
 
+def test_a_file_becomes_a_folder_and_back(ann: User, bob: User) -> None:
+    ann.push()
+    bob.pull()
+    (ann.path / "a.csv").unlink()
+    ann.write("a.csv/x", "now in a folder")
+    shutil.rmtree(ann.path / "d")
+    ann.write("d", "now a file")
+    with pytest.raises(PartlyMoved, match="2 of 2 files were not pushed"):
+        ann.push()  # what is in the way would have to be deleted
+    report = ann.push(delete=True)
+    assert (report.files, report.deleted) == (["a.csv/x", "d"], list(ALL))
+    with pytest.raises(PartlyMoved) as raised:
+        bob.pull()
+    assert raised.value.report.failed == {
+        "a.csv/x": "a file is where its folder has to be",
+        "d": "a folder with files is there",
+    }
+    assert bob.has() == ALL
+    bob.pull(delete=True)
+    assert bob.has() == ann.has() == {"a.csv/x": "now in a folder", "d": "now a file"}
+    (ann.path / "a.csv/x").unlink()
+    ann.push(delete=True)
+    (ann.path / "a.csv").rmdir()
+    ann.write("a.csv", "a file again")  # its folder in the pipe is empty, and in nobody's way
+    assert ann.push().files == ["a.csv"]
+    bob.pull(delete=True)
+    assert bob.has() == ann.has() == {"a.csv": "a file again", "d": "now a file"}
+
+
 def test_files_that_stay_local_are_neither_sent_nor_deleted(ann: User, store: LocalStore) -> None:
     _set(ann, local_only=("*.tmp",))
     ann.write("x.tmp", "x")
