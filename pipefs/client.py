@@ -182,6 +182,19 @@ class SupervisorClient:
     def shutdown(self, timeout_s: float = 120.0) -> None:
         call(self.socket, protocol.Shutdown(), Empty, timeout_s=timeout_s)
 
+    def end(self, timeout_s: float = 30.0) -> None:
+        """`shutdown`, and wait until its process is gone: then nobody writes to the home's state.
+
+        Raises:
+            NotRunning: there is none. TimedOut: it does not go.
+        """
+        pid, deadline = self.ping().pid, time.monotonic() + timeout_s
+        self.shutdown(timeout_s)
+        while Path(f"/proc/{pid}").exists():
+            if time.monotonic() > deadline:
+                raise TimedOut(f"the daemon (process {pid}) does not end")
+            time.sleep(0.02)
+
 
 class WorkerClient:
     """The worker of one mount."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Callable
 
 import click
 
 from pipefs.cli.app import App, Command, pass_app
+from pipefs.cli.bars import Bar
 from pipefs.cli.output import tilde
 from pipefs.units import show_count, show_size
 
@@ -42,7 +40,9 @@ def move(app: App, what: str, place: str, dry: bool) -> None:
     facts = f"{show_count(wanted.files, 'file')}, {show_size(wanted.bytes)}"
     if not dry:
         relocating.refuse_while_used(relocating.homes_of(home))
-        relocating.move(home, wanted, _progress(app, wanted.bytes))
+        with Bar(app, "moving") as bar:
+            bar.start(wanted.files, wanted.bytes)
+            relocating.move(home, wanted, bar.add)
     app.emit(
         {
             "what": what,
@@ -59,21 +59,6 @@ def move(app: App, what: str, place: str, dry: bool) -> None:
         return
     verb = "would move" if dry else "moved"
     app.say(f"{what}  {verb} to {tilde(wanted.target)} · {facts}")
-
-
-def _progress(app: App, total: int) -> Callable[[int], None]:
-    """One line on a terminal, twice a second."""
-    done, shown = 0, 0.0
-    quiet = app.quiet or app.json or not sys.stderr.isatty()
-
-    def tell(count: int) -> None:
-        nonlocal done, shown
-        done += count
-        if not quiet and time.monotonic() - shown > 0.5:
-            shown = time.monotonic()
-            click.echo(f"\r{show_size(done)} of {show_size(total)}\x1b[K\r", nl=False, err=True)
-
-    return tell
 
 
 @click.command(
@@ -102,7 +87,7 @@ def wipe(app: App, purge: bool, force: bool, dry: bool) -> None:
         words = f"config wipe{' --purge' if purge else ''}{' --force' if force else ''}"
         app.confirm(f"This forgets {pipes} and deletes their files here{stores}.", words)
         try:
-            SupervisorClient(home).shutdown()
+            SupervisorClient(home).end()
         except NotRunning:
             pass
         wiping.wipe(home, wanted, purge=purge)

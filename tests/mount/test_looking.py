@@ -93,3 +93,20 @@ def test_d6_54_readme_and_license_are_shown_at_the_first_mount_and_when_they_cha
     told = said(home, "mount", "sales")
     assert "──── README.md ────\n# Sales of 2026\n" in told
     assert "──── LICENSE.md ────\nFree.\n" in told
+
+
+def test_d6_39_and_d6_40_nothing_is_moved_or_wiped_below_a_mount(home: Home) -> None:
+    home.create("sales")
+    mnt = home.mount("sales")
+    (mnt / "a.csv").write_text("1\n")
+    for words in (["config", "move", "cache", str(home.base / "big")], ["-y", "config", "wipe"]):
+        done = home.run(*words, code=4)
+        assert '"sales" is mounted' in done.stderr
+        assert "umount --all" in done.stderr
+    home.run("umount", "sales")
+    home.run("config", "move", "cache", str(home.base / "big"))
+    assert (home.mount("sales") / "a.csv").read_text() == "1\n"  # with the cache elsewhere
+    assert any((home.base / "big").iterdir())
+    home.run("umount", "sales")
+    home.run("-y", "config", "wipe")
+    assert not (home.base / "big").exists()
