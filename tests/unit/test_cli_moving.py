@@ -201,7 +201,7 @@ def test_what_is_no_present_pipe(run: Run) -> None:
     assert "--include 'd/*'" in run("pull", "sales", "d", code=3).stderr
 
 
-def test_a_bar_on_a_terminal_and_nowhere_else(run: Run, ram_path: Path) -> None:
+def test_t4_06_a_bar_on_a_terminal_and_nowhere_else(run: Run, ram_path: Path) -> None:
     """Of pull, push, put and get: one for all files."""
     Path("one").write_bytes(b"x" * (10 << 20))
     Path("two").write_bytes(b"x")

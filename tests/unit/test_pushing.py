@@ -187,7 +187,19 @@ def test_d6_12_d6_14_filters_and_the_newest(ann: User) -> None:
     assert ann.push().files == ["d/b.csv"]
 
 
-def test_what_was_deleted_in_the_pipe_is_not_pushed_again(ann: User, store: LocalStore) -> None:
+def test_d6_13_the_pipes_own_filters_count_where_a_call_says_none(ann: User, bob: User) -> None:
+    for user in (ann, bob):
+        _set(user, include=("*.csv",), exclude=("d/*",))
+    assert ann.push().files == ["a.csv"]
+    assert ann.push(exclude="").files == ["d/b.csv"]
+    assert ann.push(include="", exclude="").files == ["d/c.txt"]
+    assert bob.pull().files == ["a.csv"]
+    assert bob.pull(exclude="").files == ["d/b.csv"]
+
+
+def test_dk_14_what_was_deleted_in_the_pipe_is_not_pushed_again(
+    ann: User, store: LocalStore
+) -> None:
     ann.push()
     store.delete("a.csv")
     report = ann.push()
