@@ -25,6 +25,7 @@ from pipefs.client import NotRunning, SupervisorClient
 from pipefs.errors import PipefsError, TimedOut
 from pipefs.home import Home, resolve_home
 from pipefs.protocol import Mount
+from pipefs.registry import Registry
 from pipefsd import logs
 from pipefsd.bounds import Bounds
 from pipefsd.lock import AlreadyRunning, acquire_lock
@@ -34,9 +35,10 @@ from pipefsd.supervisor import Factory, Supervisor
 
 log = logging.getLogger(__name__)
 
-PRELOAD: Final = ("boto3", "lmdb", "msgspec", "obstore", "watchdog.observers", "pipefsd.service")
-"""Imported before the first fork (0.6 s together), so that a worker starts in milliseconds. None
-of them starts a thread on import; `preload` checks that."""
+PRELOAD: Final = ("lmdb", "msgspec", "watchdog.observers", "pipefsd.service")
+PRELOAD_S3: Final = ("boto3", "obstore")
+"""Imported before the first fork (0.1 s, and 0.15 s more for S3), so that a worker starts in
+milliseconds. None of them starts a thread on import; `preload` checks that."""
 
 LOCK_WAIT_S: Final = 10.0
 """A joined supervisor waits so long for one that is just ending."""
@@ -114,7 +116,7 @@ def run(
     # A starved watchdog ends us with SIGABRT: the log then says where we were.
     faulthandler.enable()
     try:
-        preload()
+        preload(s3=_has_s3(home))
         bounds = bounds or Bounds()
         first = []
         if arguments.foreground:
@@ -167,10 +169,19 @@ def _lock(home: Home, *, patient: bool) -> int | None:
             time.sleep(0.05)
 
 
-def preload() -> None:
+def _has_s3(home: Home) -> bool:
+    """Whether a pipe of this home may be on S3. The worker of one that is made later imports what
+    it needs by itself."""
+    try:
+        return any(not pipe.url.startswith("file:") for pipe in Registry(home).list())
+    except PipefsError:
+        return True
+
+
+def preload(*, s3: bool = True) -> None:
     """Import what workers need, and see that this started no thread: a fork copies only the
     calling one, and a lock held by another would stay locked for ever."""
-    for name in PRELOAD:
+    for name in (*PRELOAD, *(PRELOAD_S3 if s3 else ())):
         try:
             importlib.import_module(name)
         except ImportError as error:
