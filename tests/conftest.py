@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from tests.mounted import SOURCE, Home
 from tests.ram import ram_folder
+from tests.rowsran import Ran
 from tests.seaweed import SeaweedServer
 from tests.typed import Starter, starting
 
@@ -28,6 +29,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # Under nohup every program that a test starts would ignore its terminal's end.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Ran(config), "rows of docs/ROWS.md")
 
 
 @pytest.fixture(scope="session")

@@ -379,7 +379,7 @@ EXIT_CODES = {
 
 
 @pytest.mark.parametrize("code", EXIT_CODES)
-def test_exit_codes_mean_what_the_contract_says(embedded: World, code: int) -> None:
+def test_d6_75_exit_codes_mean_what_the_contract_says(embedded: World, code: int) -> None:
     fresh(embedded)
     done = embedded.desk.type(EXIT_CODES[code])
     assert done.code == code, done
