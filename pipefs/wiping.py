@@ -58,7 +58,9 @@ def plan(home: Home, *, force: bool = False) -> Wipe:
         _refuse_unpushed(home, registry)
     own = [home.config, home.state, home.run, pipes_folder(home)]
     if not home.profile:
-        own += [home.cache, home.config_file]
+        own.append(home.cache)
+        if home.config not in home.config_file.parents:
+            own.append(home.config_file)
     kept = [home.embedded_store(n) for n in _listed(home.stores) if not n.startswith("@")]
     return Wipe(
         tuple(str(path) for path in own if os.path.lexists(path)),

@@ -115,6 +115,7 @@ def list_pipes(
     *,
     remote: bool = False,
     names_only: bool = True,
+    parent_only: bool = False,
     profile: str | None = None,
     system: bool = False,
 ) -> list[str] | Table[PipeRow]:
@@ -123,6 +124,7 @@ def list_pipes(
     Args:
         remote: those that lie below the profile's root, registered here or not.
         names_only: False gives a table.
+        parent_only: leave out pipes that have a parent.
 
     >>> import pipefs
     >>> _ = pipefs.create("weather")
@@ -137,7 +139,8 @@ def list_pipes(
             for r in registry.remote_pipes([])
         ]
     else:
-        rows = [PipeRow(p.name, p.url, p.created) for p in registry.list([])]
+        pipes = [p for p in registry.list([]) if not (parent_only and p.settings.parent)]
+        rows = [PipeRow(p.name, p.url, p.created) for p in pipes]
     return [row.name for row in rows] if names_only else Table(rows)
 
 

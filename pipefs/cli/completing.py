@@ -51,6 +51,10 @@ def _complete(param: click.Parameter, ctx: click.Context, incomplete: str) -> It
         return [] if words == ("create",) else _starting(_pipes(home), incomplete)
     if name == "assignments":
         return _settings(home, incomplete)
+    if name == "key":
+        from pipefs.config import SPECS
+
+        return _starting(SPECS, incomplete)
     if name in ("snap", "tag") or (name == "words" and ctx.params.get("target")):
         pipe = str(ctx.params.get("name") or ctx.params.get("target") or "")
         return _starting(_snapshots(home, pipe.partition("@")[0].partition("/")[0]), incomplete)
@@ -178,17 +182,24 @@ def _listed(folder: Path, *, folders: bool = False) -> list[str] | None:
     return None if thread.is_alive() else sorted(found)
 
 
+def settings_from(incomplete: str) -> Items:
+    """KEY= with what it is about."""
+    from pipefs.config import SPECS
+
+    return [
+        CompletionItem(f"{name}=", help=spec.about)
+        for name, spec in SPECS.items()
+        if name.startswith(incomplete)
+    ]
+
+
 def _settings(home: Home, incomplete: str) -> Items:
-    """KEY= with what it is about, and behind the sign the values that there are."""
+    """KEY=, and behind the sign the values that there are."""
     from pipefs.config import SPECS
 
     key, equals, _ = incomplete.partition("=")
     if not equals:
-        return [
-            CompletionItem(f"{name}=", help=spec.about)
-            for name, spec in SPECS.items()
-            if name.startswith(incomplete)
-        ]
+        return settings_from(incomplete)
     if key == "parent":
         return _starting(_pipes(home), incomplete, f"{key}=")
     if key == "aws_profile":

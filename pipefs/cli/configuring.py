@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from pipefs.cli.app import App, Group, pass_app
+from pipefs.cli.completing import settings_from
 from pipefs.cli.migrating import move, wipe
 from pipefs.cli.output import printable, table, tilde
 from pipefs.cli.takingover import import_config
@@ -27,10 +29,15 @@ class _Config(Group):
     """`pipefs config region=x` is `pipefs config set region=x`, and alone it shows."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and not args:
+            return super().parse_args(ctx, args)  # a shell asks what may come next
         if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
             sets = any("=" in a or a in _SETTING for a in args)
             args = ["set" if sets else "show", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [*super().shell_complete(ctx, incomplete), *settings_from(incomplete)]
 
 
 @click.group(cls=_Config, short_help="Settings for all your pipes; import, move, wipe.")

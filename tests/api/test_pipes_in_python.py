@@ -52,6 +52,9 @@ def test_d6_03_and_04_pipes_are_listed(pipe: Pipe, home: Path, ram_path: Path) -
     other.put("1", "a.txt")
     other.pull()
     assert pipefs.list_local_pipes() == ["weather"]
+    pipefs.create("eu", parent="weather")
+    assert pipefs.list_pipes() == ["eu", "sales", "weather"]
+    assert pipefs.list_pipes(parent_only=True) == ["sales", "weather"]
 
 
 def test_d6_03_pipes_of_a_team_are_found_below_its_root(ram_path: Path) -> None:
