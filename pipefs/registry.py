@@ -13,7 +13,7 @@ import difflib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from pipefs.errors import (
     NotFound,
     PipefsError,
     Refused,
+    StoreError,
     UsageError,
 )
 from pipefs.home import Home, check_name, make_private
@@ -316,28 +317,51 @@ class Registry:
                 hint="pipefs profile create team -o root=s3://bucket/pipes, "
                 "then pipefs --profile team list --remote",
             )
-        store = open_store_for(settings.root, settings, patience_s=PATIENCE_S)
 
-        def look(folder: str) -> RemotePipe | PipefsError | None:
-            key = f"{folder}/{PIPE_KEY}"
+        def look(folder: str, raw: Callable[[str], bytes]) -> RemotePipe | PipefsError | None:
             try:
-                raw = store.get(key, None, 0, 1 << 20)
-                found = decode_descriptor(raw, f"{settings.root}/{key}")
-            except NotFound:
+                found = decode_descriptor(raw(f"{folder}/{PIPE_KEY}"), f"{settings.root}/{folder}")
+            except (NotFound, FileNotFoundError, NotADirectoryError):
                 return None  # An ordinary folder.
             except PipefsError as e:
                 return e
+            except OSError as e:
+                return PipefsError(f"{settings.root}/{folder}: {e.strerror}")
             return RemotePipe(folder, f"{settings.root}/{folder}", found)
 
-        try:
-            # 16: one small GET each; the threads end with this call.
-            with ThreadPoolExecutor(16) as pool:
-                found = list(pool.map(look, sorted(store.list_dirs(""))))
-        finally:
-            store.close()
+        if settings.root.startswith("file:"):
+            above = _folder_of(settings.root)
+            names = sorted(os.listdir(above))
+            found = [look(n, lambda key: (above / key).read_bytes()[: 1 << 20]) for n in names]
+        else:
+            store = open_store_for(settings.root, settings, patience_s=PATIENCE_S)
+            try:
+                # 16: one small GET each; the threads end with this call.
+                with ThreadPoolExecutor(16) as pool:
+                    get = lambda key: store.get(key, None, 0, 1 << 20)  # noqa: E731
+                    found = list(pool.map(lambda n: look(n, get), sorted(store.list_dirs(""))))
+            finally:
+                store.close()
         if problems is not None:
             problems.extend(item for item in found if isinstance(item, PipefsError))
         return [item for item in found if isinstance(item, RemotePipe)]
+
+
+def _folder_of(root: str) -> Path:
+    """The folder of stores that a `file:` root is; no store itself, so none is made there.
+
+    Raises:
+        StoreError: it is not there.
+    """
+    from pipefs.stores.opening import parse_file_url
+
+    folder = Path(parse_file_url(root))
+    if not folder.is_dir():
+        raise StoreError(
+            f"the root {folder} is not there",
+            hint="Plug in or mount the disk that it is on; of a new root the first create makes it",
+        )
+    return folder
 
 
 def _refuse_root(options: Mapping[str, object]) -> None:

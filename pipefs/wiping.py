@@ -59,8 +59,6 @@ def plan(home: Home, *, force: bool = False) -> Wipe:
     own = [home.config, home.state, home.run, pipes_folder(home)]
     if not home.profile:
         own.append(home.cache)
-        if home.config not in home.config_file.parents:
-            own.append(home.config_file)
     kept = [home.embedded_store(n) for n in _listed(home.stores) if not n.startswith("@")]
     return Wipe(
         tuple(str(path) for path in own if os.path.lexists(path)),
@@ -94,8 +92,7 @@ def _refuse_unpushed(home: Home, registry: Registry) -> None:
 
 def wipe(home: Home, wanted: Wipe, *, purge: bool = False) -> None:
     """Delete it. State goes before settings: killed in between, it can be called again."""
-    last = {str(home.config), str(home.config_file)}
-    for path in sorted(wanted.folders, key=lambda path: path in last):
+    for path in sorted(wanted.folders, key=lambda path: path == str(home.config)):
         _delete(Path(path))
     for path in wanted.stores if purge else ():
         _delete(Path(path))

@@ -83,6 +83,19 @@ def test_d6_03_details_and_parents_only(run: Run, tmp_path: Path) -> None:
     assert f"{root}/vendor\n    include=*.csv,*.xls" in told
 
 
+def test_d6_03_a_root_that_is_a_folder_is_no_store_itself(run: Run, tmp_path: Path) -> None:
+    run("profile", "create", "team", "-o", f"root={(tmp_path / 'team').as_uri()}")
+    done = run("--profile", "team", "list", "--remote", code=5)
+    assert "the root" in done.stderr
+    assert not (tmp_path / "team").exists()
+    run("--profile", "team", "create", "sales")
+    (tmp_path / "team" / "notes.txt").write_text("no pipe")
+    (tmp_path / "team" / "plain").mkdir()
+    found = json.loads(run("--profile", "team", "list", "--remote", "--json").stdout)["pipes"]
+    assert [p["name"] for p in found] == ["sales"]
+    assert sorted(p.name for p in (tmp_path / "team").iterdir()) == ["notes.txt", "plain", "sales"]
+
+
 def test_d6_51_a_child_lies_below_its_parents_prefix(home: Home) -> None:
     registry = Registry(home)
     registry.add("vendor", "s3://b/vendor", "1", {"region": "eu-west-1", "dir": "/data/vendor"})
