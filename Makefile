@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
-# Many tests wait more than they compute, so four keep two cores busy (13:20 where three take 15:54,
-# of which the cores compute ten). Each worker has a server of
-# its own; what a file shares among its tests is made again by a worker that helps out at the end.
+# Many tests wait more than they compute, so four keep two cores busy (13:20 where three take
+# 15:54). Each worker has a server of its own; what a file shares among its tests is made again by
+# a worker that helps out at the end.
 PYTEST_WORKERS ?= 4
 PYTEST_ARGS ?=
 
@@ -56,10 +56,13 @@ clean:
 	rm -rf $(VENV) $(DEMO_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache
 
+# By uv in 20 s where pip takes 66 s. pip knows mirrors that uv has not been told of.
 $(VENV)/.ready: setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pipefs needs Python 3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet uv && \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --editable '.[test]' || \
+		$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 $(DEMO_VENV)/.ready: setup.py

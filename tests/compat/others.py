@@ -89,19 +89,26 @@ def environment(name: str) -> Path:
 
 def _install(folder: Path, wanted: tuple[str, ...]) -> None:
     faulthandler.cancel_dump_traceback_later()  # it takes longer than a test may: that is no hang
+    python = str(folder / "bin" / "python")
+    uv = (sys.executable, "-m", "uv")
+    try:
+        _run(*uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(folder))
+        _run(*uv, "pip", "install", "--quiet", "--python", python, *wanted)
+    except RuntimeError:
+        # pip knows mirrors that uv has not been told of.
+        shutil.rmtree(folder, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", str(folder))
+        quiet = ("--quiet", "--no-compile", "--disable-pip-version-check")
+        _run(python, "-m", "pip", "install", *quiet, *wanted)
+
+
+def _run(*words: str) -> None:
     outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    for words in (
-        (sys.executable, "-m", "venv", str(folder)),
-        (
-            *(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"),
-            *("--no-compile", "--disable-pip-version-check", *wanted),
-        ),
-    ):
-        done = subprocess.run(
-            words, env=outside, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}\n{done.stdout}\n{done.stderr}")
+    done = subprocess.run(
+        words, env=outside, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}\n{done.stdout}\n{done.stderr}")
 
 
 def other(name: str, server: Mapping[str, str], home: Path) -> Other:
