@@ -19,6 +19,7 @@ from pipefsd.transports.base import Notifier
 
 DELAY_S = 0.02
 AGAIN_S = 1.0
+KNOWN_S = 0.5
 WRITTEN_S = 0.2
 
 
@@ -32,11 +33,13 @@ class Notices:
         self._written: set[int] = set()
 
     def tell(self, effects: Effects) -> None:
-        """Call after the tree has the changes; waits for `DELAY_S`."""
+        """Call after the tree has the changes; waits for `DELAY_S`, and until the kernel knows,
+        unless that takes long: a lock there may wait for an answer of ours."""
         if not effects.entries and not effects.attributes:
             return
         time.sleep(DELAY_S)
         self._send(effects)
+        self._notifier.flush(KNOWN_S)
         again = threading.Timer(AGAIN_S, self._send, [effects])
         again.daemon = True
         again.start()

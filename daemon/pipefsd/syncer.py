@@ -38,6 +38,8 @@ LOG_CHECK_S = 30.0
 _ROUNDS = 5
 """Commits that one `announce` makes at most: busy programs always have something new."""
 LONGEST_PAUSE_S = 30.0
+TOLD_S = 10.0
+"""How long `refresh` waits for another thread that tells the kernel what it found."""
 NOTICED_AFTER_S = 5.0
 """How long one request about the log is tried before the pipe counts as offline."""
 
@@ -106,6 +108,10 @@ class Syncer:
         self._may_write = may_write
         self._busy = threading.Lock()
         """Held while the follower works: one thread at a time."""
+        self._telling = threading.Condition()
+        """Protects `_untold`; a leaf."""
+        self._untold: set[object] = set()
+        """Work that the tree has, and the kernel was not told of yet: one item each."""
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._last_commit = 0.0
@@ -153,12 +159,12 @@ class Syncer:
 
     def step(self) -> None:
         """Follow, announce, and list if it is time. Raises what the store raises."""
-        with self._busy:
+        with self._working() as effects:
             now = time.monotonic()
             if now - self._last_check > LOG_CHECK_S:
                 self._last_check = now
                 self._follower.check_log()
-            effects = self._follower.follow()
+            effects.merge(self._follower.follow())
             if self._may_write():
                 more, count = self._follower.announce()
                 effects.merge(more)
@@ -167,12 +173,29 @@ class Syncer:
             due = now - self._last_listing > self._refresh_interval_s
             if due or self._follower.must_relist():
                 effects.merge(self._list())
-        self.tell(effects)
+
+    @contextmanager
+    def _working(self) -> Iterator[Effects]:
+        """The follower is the caller's. What it found is told afterwards, also where it failed
+        half way: the tree has it."""
+        effects, work = Effects(), object()
+        try:
+            with self._busy:
+                with self._telling:
+                    self._untold.add(work)
+                yield effects
+        finally:
+            try:
+                self.tell(effects)
+            finally:
+                with self._telling:
+                    self._untold.discard(work)
+                    self._telling.notify_all()
 
     def announce(self) -> None:
         """Announce what is finished now, at once. Raises what the store raises."""
-        effects, rounds = Effects(), 0
-        with self._busy:
+        rounds = 0
+        with self._working() as effects:
             # What makes way for something else may be in one commit, and that in the next.
             while rounds < _ROUNDS:
                 more, count = self._follower.announce()
@@ -181,7 +204,6 @@ class Syncer:
                     break
                 self._last_commit = time.monotonic()
                 rounds += 1
-        self.tell(effects)
 
     def _list(self) -> Effects:
         """List the pipe; where a log begins anew, describe the pipe again first. Holds `_busy`."""
@@ -191,14 +213,19 @@ class Syncer:
         return self._follower.reconcile()
 
     def refresh(self, *, full: bool) -> int:
-        """Follow now, and list with `full`; the number of names that changed."""
-        with self._busy:
-            effects = self._follower.follow()
+        """Follow now, and list with `full`; the number of names that changed. What there was until
+        then shows in the mount when this returns."""
+        with self._working() as effects:
+            effects.merge(self._follower.follow())
             if full:
                 self._follower.check_log()
                 effects.merge(self._list())
+            with self._telling:
+                earlier = set(self._untold)
         self._health.report(None)
-        self.tell(effects)
+        # Another thread may have found it a moment ago, and be about to tell.
+        with self._telling:
+            self._telling.wait_for(lambda: not earlier & self._untold, TOLD_S)
         return len(effects.entries) + len(effects.attributes)
 
     @contextmanager
@@ -209,8 +236,8 @@ class Syncer:
 
     def look_at(self, ino: int) -> None:
         """An upload or copy lost its condition: learn what is at its key now."""
-        with self._busy:
-            effects = self._follower.follow()
+        with self._working() as effects:
+            effects.merge(self._follower.follow())
             if not effects.entries:
                 # Put by another machine a moment ago, most likely: its commit tells who it was.
                 self._stopping.wait(FOLLOW_S)
@@ -220,7 +247,6 @@ class Syncer:
                 key = tree.key_for(v, names) if names else ""
             if key:
                 effects.merge(self._follower.check_keys([key]))
-        self.tell(effects)
 
     def tell(self, effects: Effects) -> None:
         """What was changed under `still`, or found elsewhere: the kernel and the cache learn it."""

@@ -166,6 +166,9 @@ class Notifier(Protocol):
     def increment_epoch(self) -> None:
         """Drop every cached entry of the mount (or, on old kernels, do what comes nearest)."""
 
+    def flush(self, wait_s: float) -> bool:
+        """Wait until everything queued so far was sent; False if that takes too long."""
+
 
 class Operations(Protocol):
     """One mounted filesystem. `name` is bytes without "/" and NUL, at most 255 of them."""

@@ -63,6 +63,9 @@ class SilentNotifier:
     def increment_epoch(self) -> None:
         self._forget_folders()
 
+    def flush(self, wait_s: float) -> bool:
+        return True
+
 
 class LibfuseSession:
     """Serves `operations` on one mount: `mount`, then `run`, once each."""
