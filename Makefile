@@ -50,7 +50,7 @@ bench: $(VENV)/.ready                 ## figures; nothing else should run meanwh
 	PYTHONPATH=. $(BIN)/python benchmarks/blocks.py
 	PYTHONPATH=. $(BIN)/python benchmarks/diffing.py
 	$(BIN)/python benchmarks/mounts.py
-	$(BIN)/python benchmarks/folders.py
+	$(BIN)/python benchmarks/moving.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
