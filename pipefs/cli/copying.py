@@ -1,4 +1,4 @@
-"""`pipefs cp` and `mv`: files of pipes to other places in pipes, inside the store."""
+"""`pipefs cp` and `mv`: files to other places in a pipe, inside the store, or in another pipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DRY = click.option("-n", "--dry-run", "--preview", "dry", is_flag=True, help="O
 
 @click.command(
     cls=Command,
-    short_help="Copy files within pipes, without a download.",
+    short_help="Copy files within a pipe, without a download, or into another.",
     example="""\
 pipefs cp sales/q3.csv sales/2026/q3-copy.csv
 pipefs cp -r sales@v1/2026/ sales/2026-as-of-v1/    a folder out of a snapshot
@@ -37,13 +37,13 @@ pipefs cp sales/q3.csv prices/                      into another pipe""",
 def cp(app: App, targets: tuple[str, ...], recursive: bool, dry: bool) -> None:
     """Copy files and folders to TARGET, in the store and many at a time; other machines see all of
     them at once. A TARGET that ends in / or is a folder keeps names. What is there is replaced; its
-    versions stay. Between pipes of two places the bytes go through this machine."""
+    versions stay. Between two pipes the bytes go through this machine, file by file."""
     _transfer(app, targets, recursive=recursive, dry=dry, move=False)
 
 
 @click.command(
     cls=Command,
-    short_help="Move and rename files within pipes, without a download.",
+    short_help="Move and rename files, without a download.",
     example="""\
 pipefs mv sales/draft.csv sales/final.csv
 pipefs mv sales/2019 sales/archive/                 a folder""",
