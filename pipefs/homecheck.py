@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pipefs import relocating
 from pipefs.config import load_config
 from pipefs.doctor import BAD, NOTE, OK, Finding
 from pipefs.errors import AccessDenied, PipefsError
@@ -32,7 +33,7 @@ def check_home(home: Home, *, fix: bool = False) -> Iterator[Finding]:
     """Settings, keys, folders, and every registered pipe, as far as this machine can tell."""
     yield from _check_settings(home)
     yield from _check_rights(home, fix)
-    yield from _check_links(home)
+    yield from _check_links(home, fix)
     yield from _check_room(home)
     registry = _registry(home)
     if registry is not None:
@@ -107,13 +108,17 @@ def _check_keys(registry: Registry) -> Iterator[Finding]:
         yield Finding(OK, "stored keys", f"of {show_count(good, 'pipe')}")
 
 
-def _check_links(home: Home) -> Iterator[Finding]:
+def _check_links(home: Home, fix: bool) -> Iterator[Finding]:
     for what, folder in (
         ("cache", home.cache),
         ("pipes", pipes_folder(home)),
         ("stores", home.stores),
         ("state", home.state),
     ):
+        aside = folder.with_name(f"{folder.name}.moving")
+        if os.path.lexists(aside):
+            yield _interrupted(home, what, folder, aside, fix)
+            continue
         if folder.is_symlink() and not folder.exists():
             target = os.readlink(folder)
             yield Finding(
@@ -122,15 +127,19 @@ def _check_links(home: Home) -> Iterator[Finding]:
                 f"{folder} leads to {target}, which is not there",
                 "Plug in or mount the disk that it is on",
             )
-        aside = folder.with_name(f"{folder.name}.moving")
-        if os.path.lexists(aside):
-            place = os.path.realpath(folder if folder.is_symlink() else aside)
-            yield Finding(
-                NOTE,
-                what,
-                f"a move of {folder} was interrupted; nothing is lost",
-                f"pipefs config move {what} {place}",
-            )
+
+
+def _interrupted(home: Home, what: str, folder: Path, aside: Path, fix: bool) -> Finding:
+    place = os.path.realpath(folder if folder.is_symlink() else aside)
+    if not fix:
+        text = f"a move of {folder} was interrupted; nothing is lost"
+        return Finding(NOTE, what, text, f"pipefs config move {what} {place}")
+    try:
+        relocating.refuse_while_used(relocating.homes_of(home))
+        relocating.move(home, relocating.plan(home, what, place))
+        return Finding(OK, what, f"the move to {place} is complete", fixed=True)
+    except (PipefsError, OSError) as e:
+        return Finding(BAD, what, str(e), getattr(e, "hint", ""))
 
 
 def _check_room(home: Home) -> Iterator[Finding]:

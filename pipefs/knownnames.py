@@ -31,6 +31,11 @@ def remember(home: Home, name: str, found: Iterable[str], *, add: bool = False) 
         write_file(file, json.dumps(names).encode())
 
 
+def forget(home: Home, name: str) -> None:
+    """Another pipe may get this name."""
+    _file(home, name).unlink(missing_ok=True)
+
+
 def recall(home: Home, name: str) -> list[str]:
     """What was kept; nothing where nobody looked yet."""
     try:

@@ -173,6 +173,7 @@ def remove(app: App, name: str, purge: bool) -> None:
     The files stay in the store, and `pipefs create URL` brings the pipe back; --purge deletes
     them with all versions, for everybody.
     """
+    from pipefs import knownnames
     from pipefs.cachework import CacheWork
     from pipefs.creation import purge_store
     from pipefs.waiting import waiting_changes
@@ -198,6 +199,7 @@ def remove(app: App, name: str, purge: bool) -> None:
     app.confirm(question, f"remove {name}{' --purge' if purge else ''}")
     count = purge_store(pipe, home) if purge else 0
     CacheWork(home, pipe).forget()
+    knownnames.forget(home, name)
     registry.remove(name)
     shutil.rmtree(home.pipe_state(name), ignore_errors=True)
     app.emit({"name": name, "url": pipe.url, "deleted_versions": count})

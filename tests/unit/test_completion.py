@@ -95,6 +95,13 @@ def test_suggestions(suggest: Suggest, line: str, found: list[str] | None) -> No
         assert suggest(line) == found
 
 
+def test_a_new_pipe_has_nothing_of_an_old_one_of_its_name(suggest: Suggest) -> None:
+    assert "sales@v1" in suggest("ls sales@")
+    assert CliRunner().invoke(cli, ["-y", "remove", "sales", "--purge"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["create", "sales"]).exit_code == 0
+    assert suggest("ls sales@") == ["sales@latest", "sales@live"]
+
+
 def test_settings_come_with_what_they_are_about(home: Path) -> None:
     shell = ZshComplete(cli, {}, "pipefs", VARIABLE)
     found = shell.get_completions(["set", "sales"], "quiet")

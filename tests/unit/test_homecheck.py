@@ -104,6 +104,10 @@ def test_a_move_that_was_interrupted(run: Run, home: Home, tmp_path: Path) -> No
     assert found.todo == f"pipefs config move cache {tmp_path / 'big'}"
     run(*found.todo.split()[1:])
     assert bad(home) == []
+    os.rename(tmp_path / "big", home.cache.with_name("cache.moving"))
+    assert "is complete" in run("doctor", "--fix").stdout
+    assert (tmp_path / "big").is_dir()
+    assert bad(home) == []
 
 
 def test_a_disk_that_is_nearly_full(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

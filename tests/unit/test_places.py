@@ -111,13 +111,26 @@ def unplugged(run: Run, tmp_path: Path) -> Path:
     run("create", "a", (disk / "store").as_uri())
     (tmp_path / "x.csv").write_text("1\n")
     run("put", str(tmp_path / "x.csv"), "a/")
+    (tmp_path / "home" / "pipes" / "a").mkdir(parents=True)
+    (tmp_path / "home" / "pipes" / "a" / "mine.csv").write_text("2\n")
     disk.rename(tmp_path / "unplugged")
     return disk
 
 
 @pytest.mark.parametrize(
     "words",
-    ["ls a", "cat a/x.csv", "put x.csv a/", "snapshot a v1", "search a x", "rm a/x.csv"],
+    [
+        "ls a",
+        "cat a/x.csv",
+        "put x.csv a/",
+        "snapshot a v1",
+        "search a x",
+        "rm a/x.csv",
+        "pull a",
+        "push a",
+        "docs a",
+        "-y remove a --purge",
+    ],
 )
 def test_a_missing_store_is_never_made_anew(run: Run, unplugged: Path, words: str) -> None:
     words = words.replace("x.csv a/", f"{unplugged.parent / 'x.csv'} a/")
