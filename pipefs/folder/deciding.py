@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from pipefs.errors import NotFound, Refused, UsageError
-from pipefs.folder.filters import Filters
+from pipefs.filters import Filters
 from pipefs.folder.plan import Plan, Planner, Wanted
 from pipefs.folder.record import Record
 from pipefs.folder.reports import Direction, Options, Report

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from pipefs.errors import PartlyDone
-from pipefs.folder.filters import Patterns
+from pipefs.filters import Patterns
 from pipefs.folder.plan import MergeMode, Mode
 from pipefs.units import show_count, show_size
 
@@ -21,7 +21,7 @@ class Options:
 
     Args:
         files: only these paths, in step or not; None: those that the mode takes.
-        include, exclude: patterns as in `pipefs.folder.filters`; None takes the pipe's own.
+        include, exclude: patterns as in `pipefs.filters`; None takes the pipe's own.
         nrecent: n > 0: of the paths that the filters take only the n newest by time; n < 0: the n
             oldest; 0: all.
         merge_mode: of a pull, for files that changed on both sides; None: an error.

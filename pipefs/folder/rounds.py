@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipefs.errors import Conflict, NotFound, Refused
+from pipefs.filters import Patterns, patterns_of
 from pipefs.folder.deciding import Folder, Sides, decide, filters_of, look, stays_local
-from pipefs.folder.filters import Patterns, patterns_of
 from pipefs.folder.landing import move_aside
 from pipefs.folder.places import command_for
 from pipefs.folder.pulling import pull

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 
-from pipefs.folder.filters import Filters
+from pipefs.filters import Filters
 from pipefs.folder.states import Local, Scan
 
 PART = ".pipefs-part-"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipefs.folder.filters import Filters, patterns_of
+from pipefs.filters import Filters, patterns_of
 
 
 @pytest.mark.parametrize(
