@@ -259,6 +259,25 @@ def parse_assignments(pairs: Iterable[str]) -> dict[str, object]:
     return check_options(options)
 
 
+def parse_changes(words: Iterable[str]) -> tuple[dict[str, object], tuple[str, ...]]:
+    """(what is set, what goes back to the default) by `key=value` and `key=` words.
+
+    Raises:
+        UsageError: as `parse_assignments`, also for a key that goes back.
+    """
+    given, unset = [], []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and not value.strip():
+            key = key.strip().replace("-", "_")
+            if key not in SPECS:
+                raise _unknown(key, list(SPECS), "")
+            unset.append(key)
+        else:
+            given.append(word)
+    return parse_assignments(given), tuple(unset)
+
+
 def travelling(options: Mapping[str, object]) -> dict[str, object]:
     """The options that belong to the pipe and go into the bucket: never credentials, endpoints
     or places on this machine."""

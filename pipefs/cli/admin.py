@@ -6,7 +6,7 @@ import click
 
 from pipefs.cli.app import App, Group, pass_app
 from pipefs.cli.output import table, tilde
-from pipefs.config import parse_assignments
+from pipefs.config import parse_assignments, parse_changes
 from pipefs.errors import Refused
 from pipefs.home import resolve_home
 
@@ -111,8 +111,7 @@ def set_profile(app: App, name: str, assignments: tuple[str, ...]) -> None:
     from pipefs.registry import write_profile
 
     current = _options(name, app)
-    unset = {a[:-1] for a in assignments if a.endswith("=") and a.count("=") == 1}
-    changes = parse_assignments(a for a in assignments if a[:-1] not in unset)
+    changes, unset = parse_changes(assignments)
     merged = {k: v for k, v in {**current, **changes}.items() if k not in unset}
     write_profile(resolve_home(system=app.system), name, merged)
     app.emit({"name": name, "options": merged})

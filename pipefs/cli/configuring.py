@@ -16,7 +16,14 @@ from pipefs.cli.completing import settings_from
 from pipefs.cli.migrating import move, wipe
 from pipefs.cli.output import printable, table, tilde
 from pipefs.cli.takingover import import_config
-from pipefs.config import SPECS, check_options, load_config, parse_assignments, resolve_settings
+from pipefs.config import (
+    SPECS,
+    check_options,
+    load_config,
+    parse_assignments,
+    parse_changes,
+    resolve_settings,
+)
 from pipefs.errors import StoreUnavailable, UsageError
 from pipefs.structured import read_structured
 
@@ -96,7 +103,7 @@ def set_config(
     """
     file = app.home().config_file
     known = dict(load_config(file).defaults)
-    changes, unset = _asked(assignments)
+    changes, unset = parse_changes(assignments)
     if from_url is not None:
         changes = {**_fetched(from_url), **changes}
     if source is not None:
@@ -117,15 +124,6 @@ def _tell(app: App, file: Path, known: Mapping[str, object]) -> None:
         app.say("next: pipefs config KEY=VALUE · what a pipe has: pipefs show NAME")
     for line in table([[key, _shown(value)] for key, value in sorted(known.items())]):
         app.say(line)
-
-
-def _asked(assignments: tuple[str, ...]) -> tuple[dict[str, object], list[str]]:
-    """(what is set, what goes back to the default)."""
-    unset = [a[:-1].strip().replace("-", "_") for a in assignments if a.endswith("=")]
-    for key in unset:
-        if key not in SPECS:
-            parse_assignments([f"{key}=x"])  # says which key was meant
-    return parse_assignments(a for a in assignments if not a.endswith("=")), unset
 
 
 def _write(app: App, defaults: Mapping[str, object]) -> None:

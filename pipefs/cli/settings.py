@@ -11,7 +11,7 @@ import click
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.listing import is_mounted, pipe_json, place_of
 from pipefs.cli.output import table
-from pipefs.config import SPECS, parse_assignments
+from pipefs.config import SPECS, parse_changes
 from pipefs.errors import UsageError
 from pipefs.registry import Pipe, Registry
 
@@ -93,22 +93,8 @@ def set_options(
         raise UsageError(
             "nothing to set", hint="pipefs set NAME KEY=VALUE …, or pipefs set [NAME] -f FILE"
         )
-    changes, unset = asked(assignments)
+    changes, unset = parse_changes(assignments)
     _change(app, registry, name, changes, unset, dry)
-
-
-def asked(assignments: tuple[str, ...]) -> tuple[dict[str, object], tuple[str, ...]]:
-    """(what is set, what goes back to the default)."""
-    unset = tuple(
-        a[:-1].strip().replace("-", "_")
-        for a in assignments
-        if a.endswith("=") and a.count("=") == 1
-    )
-    for key in unset:
-        if key not in SPECS:
-            parse_assignments([f"{key}=x"])  # says which key was meant
-    given = (a for a in assignments if not (a.endswith("=") and a.count("=") == 1))
-    return parse_assignments(given), unset
 
 
 def _change(
@@ -157,7 +143,7 @@ def _set_from_file(
     from pipefs.upserting import description_of, upsert
 
     found = description_of(read_structured(Path(file)), name, file)
-    changes, unset = asked(assignments)
+    changes, unset = parse_changes(assignments)
     settings = {k: v for k, v in {**found.settings, **changes}.items() if k not in unset}
     wanted = replace(found, settings=settings)
     if dry:
