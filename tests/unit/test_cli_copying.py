@@ -8,24 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from pipefs.cli.main import cli
 from pipefs.stores.local import LocalStore
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def go(*words: str, code: int = 0) -> Result:
-        done = CliRunner().invoke(cli, words, env={"PIPEFS_HOME": str(tmp_path / "home")})
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
 
 
 @pytest.fixture

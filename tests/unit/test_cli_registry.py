@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from pipefs.cli.main import cli
 from pipefs.errors import Refused
 from pipefs.folder.places import folder_of
 from pipefs.home import Home, resolve_home
@@ -17,22 +16,6 @@ from pipefs.registry import Registry
 from pipefs.stores.local import LocalStore
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def go(*words: str, code: int = 0) -> Result:
-        env = {"PIPEFS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-        done = CliRunner().invoke(cli, words, env=env)
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return resolve_home(env={"PIPEFS_HOME": str(tmp_path / "home")})
 
 
 def test_d6_01_a_pipe_is_a_name_for_a_place_in_a_store(run: Run, tmp_path: Path) -> None:

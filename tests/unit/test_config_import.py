@@ -8,28 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from pipefs.cli.main import cli
 from pipefs.folder.places import folder_of
 from pipefs.home import resolve_home
 from pipefs.registry import Registry
 from pipefs.types import AccessKey, Credentials
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def go(*words: str, code: int = 0) -> Result:
-        env = {"PIPEFS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-        done = CliRunner().invoke(cli, words, env=env)
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
 
 
 def _registry(tmp_path: Path, profile: str | None = None) -> Registry:

@@ -10,35 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from pipefs import relocating
-from pipefs.cli.main import cli
 from pipefs.errors import Refused, UsageError
 from pipefs.folder.places import folder_of
 from pipefs.folder.record import record_file
-from pipefs.home import Home, make_private, resolve_home
+from pipefs.home import Home, make_private
 from pipefs.registry import Registry
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def go(*words: str, code: int = 0) -> Result:
-        env = {"PIPEFS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-        done = CliRunner().invoke(cli, words, env=env)
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return resolve_home(env={"PIPEFS_HOME": str(tmp_path / "home")})
 
 
 def _filled(folder: Path) -> dict[str, bytes]:

@@ -7,24 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from pipefs.cli.main import cli
 from pipefs.docspage import FileRow, Page, markdown, render
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def go(*words: str, code: int = 0) -> Result:
-        done = CliRunner().invoke(cli, words, env={"PIPEFS_HOME": str(tmp_path / "home")})
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
 
 
 class _Seen(HTMLParser):

@@ -9,30 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from pipefs import homecheck
-from pipefs.cli.main import cli
 from pipefs.doctor import Finding
-from pipefs.home import Home, resolve_home
+from pipefs.home import Home
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def go(*words: str, code: int = 0, said: str = "") -> Result:
-        env = {"PIPEFS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-        done = CliRunner().invoke(cli, words, env=env, input=said)
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return resolve_home(env={"PIPEFS_HOME": str(tmp_path / "home")})
 
 
 def bad(home: Home, *, fix: bool = False) -> list[Finding]:

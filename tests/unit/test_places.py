@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from pipefs import descriptor
-from pipefs.cli.main import cli
 from pipefs.client import NotRunning, SupervisorClient
 from pipefs.config import check_options, travelling
 from pipefs.errors import StoreError, UsageError
@@ -37,17 +36,6 @@ READ_ONLY = Capabilities(
     writable=False,
 )
 OUTSIDE = ["/etc", "~", "~/.ssh", "../x", "a/../../x", "..", "..\\x", "C:\\x", "\\\\host\\x"]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def go(*words: str, code: int = 0) -> Result:
-        env = {"PIPEFS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-        done = CliRunner().invoke(cli, words, env=env)
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
 
 
 def _hostile(folder: Path, place: object) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from pipefs.cli.main import cli
 from pipefs.errors import NotFound, UsageError
 from pipefs.home import resolve_home
 from pipefs.registry import Registry
@@ -17,18 +16,6 @@ from pipefs.types import AccessKey, Credentials
 from pipefs.upserting import Description, description_of, upsert
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def go(*words: str, code: int = 0) -> Result:
-        done = CliRunner().invoke(cli, words, env={"PIPEFS_HOME": str(tmp_path / "home")})
-        assert done.exit_code == code, (words, done.stdout, done.stderr)
-        return done
-
-    return go
 
 
 @pytest.fixture
