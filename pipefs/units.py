@@ -89,6 +89,22 @@ def show_seconds(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
+def typed_size(count: int) -> str:
+    """Bytes as a setting has them, exactly: `50G`, `1536M`, `1000`. `parse_size` reads it."""
+    for power, letter in ((4, "T"), (3, "G"), (2, "M"), (1, "K")):
+        if count and count % 1024**power == 0:
+            return f"{count // 1024**power}{letter}"
+    return str(count)
+
+
+def typed_seconds(seconds: float) -> str:
+    """A span as a setting has it, exactly: `30s`, `500ms`, `5m`. `parse_duration` reads it."""
+    if seconds and seconds % 60 == 0:
+        return f"{seconds / 60:.0f}m"
+    ms = seconds * 1000
+    return f"{seconds:.0f}s" if seconds == int(seconds) else f"{ms:.15g}ms"
+
+
 def show_count(count: int, noun: str) -> str:
     """`1 file`, `12,000 files`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -14,6 +14,7 @@ from pipefs.cli.output import table
 from pipefs.config import SPECS, parse_changes
 from pipefs.errors import UsageError
 from pipefs.registry import Pipe, Registry
+from pipefs.units import typed_seconds, typed_size
 
 if TYPE_CHECKING:
     from pipefs.upserting import Description, Upserted
@@ -32,7 +33,7 @@ def show(app: App, name: str) -> None:
     app.emit({**pipe_json(pipe), "settings": values})
     app.say(f"{pipe.name}  {place_of(pipe, home)}")
     rows = [
-        ["*" if key in pipe.options else "", key, _text(value), SPECS[key].about]
+        ["*" if key in pipe.options else "", key, _text(key, value), SPECS[key].about]
         for key, value in values.items()
     ]
     for line in table(rows):
@@ -46,9 +47,14 @@ def _shown(key: str, pipe: Pipe) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _text(value: object) -> str:
+def _text(key: str, value: object) -> str:
+    """As it could be typed."""
     if value is None:
         return "auto"
+    if SPECS[key].field.endswith("_bytes") and isinstance(value, int):
+        return typed_size(value)
+    if SPECS[key].field.endswith("_s") and isinstance(value, int | float):
+        return typed_seconds(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -118,7 +124,7 @@ def _change(
         changed = registry.get(name)
     _warn_local(app, described)
     app.emit({**pipe_json(changed), **({"dry_run": True} if dry else {})})
-    now = ", ".join(f"{key}={_text(_shown(key, changed))}" for key in [*changes, *unset])
+    now = ", ".join(f"{key}={_text(key, _shown(key, changed))}" for key in [*changes, *unset])
     app.say(f"{name}  {'would have ' if dry else ''}{now}{_again(app, name)}")
 
 
@@ -179,4 +185,4 @@ def _say_upserted(app: App, registry: Registry, done: Upserted) -> None:
 
 def _pairs(settings: object) -> str:
     assert isinstance(settings, dict)
-    return ", ".join(f"{key}={_text(value)}" for key, value in settings.items())
+    return ", ".join(f"{key}={_text(key, value)}" for key, value in settings.items())

@@ -20,7 +20,14 @@ from pipefs.config import (
 )
 from pipefs.errors import UsageError
 from pipefs.tomlfile import read_toml, write_toml
-from pipefs.units import parse_duration, parse_size, show_seconds, show_size
+from pipefs.units import (
+    parse_duration,
+    parse_size,
+    show_seconds,
+    show_size,
+    typed_seconds,
+    typed_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,16 @@ def test_each_default_is_a_value_its_key_accepts() -> None:
         if spec.field == "cache_limit_bytes":
             text = "none"
         assert spec.parse(text) == default, spec.field
+
+
+@pytest.mark.parametrize("text", ["0", "999", "1K", "1025", "1536M", "50G", "2T", "5000T"])
+def test_a_size_is_shown_as_it_can_be_typed(text: str) -> None:
+    assert typed_size(parse_size(text)) == text
+
+
+@pytest.mark.parametrize("text", ["0s", "500ms", "0.5ms", "1s", "1500ms", "30s", "5m", "120m"])
+def test_a_duration_is_shown_as_it_can_be_typed(text: str) -> None:
+    assert typed_seconds(parse_duration(text)) == text
 
 
 def test_settings_are_typed_with_units() -> None:
