@@ -61,13 +61,13 @@ def other_disk() -> Path:
     return Path("/dev/shm")
 
 
-def test_d6_39_pulled_files_move_and_stay_known(run: Run, home: Home, tmp_path: Path) -> None:
+def test_d6_39_pulled_files_move_and_stay_known(run: Run, user_home: Home, tmp_path: Path) -> None:
     run("create", "sales")
     (tmp_path / "x.csv").write_text("1\n")
     run("put", str(tmp_path / "x.csv"), "sales/")
     run("pull", "sales")
-    folder = folder_of(home, Registry(home).get("sales"))
-    before = record_file(home, str(folder), Registry(home).get("sales").pipe_id)
+    folder = folder_of(user_home, Registry(user_home).get("sales"))
+    before = record_file(user_home, str(folder), Registry(user_home).get("sales").pipe_id)
     assert before.exists()
     target = tmp_path / "big" / "pulled"
     told = run("config", "move", "pipes", str(target), "-n").stdout
@@ -77,7 +77,7 @@ def test_d6_39_pulled_files_move_and_stay_known(run: Run, home: Home, tmp_path: 
     assert (target / "sales" / "x.csv").read_text() == "1\n"
     assert (folder / "x.csv").read_text() == "1\n"  # by the link in its place
     assert folder.parent.is_symlink()
-    after = record_file(home, str(folder), Registry(home).get("sales").pipe_id)
+    after = record_file(user_home, str(folder), Registry(user_home).get("sales").pipe_id)
     assert (before.exists(), after.exists()) == (False, True)
     assert "x.csv" not in run("pull", "sales", "-n").stdout
     # And once more, from there.
@@ -92,26 +92,28 @@ def test_d6_39_pulled_files_move_and_stay_known(run: Run, home: Home, tmp_path: 
 
 
 def test_d6_39_to_another_disk_everything_is_as_it_was(
-    home: Home, tmp_path: Path, other_disk: Path
+    user_home: Home, tmp_path: Path, other_disk: Path
 ) -> None:
-    home.make()
-    before = _filled(home.cache)
+    user_home.make()
+    before = _filled(user_home.cache)
     target = other_disk / f"pipefs-move-{os.getpid()}" / "cache"
     assert os.stat(other_disk).st_dev != os.stat(tmp_path).st_dev
     try:
-        wanted = relocating.plan(home, "cache", target)
+        wanted = relocating.plan(user_home, "cache", target)
         assert wanted.bytes < 1 << 28  # holes cost nothing
         told: list[int] = []
-        relocating.move(home, wanted, told.append)
+        relocating.move(user_home, wanted, told.append)
         assert 3_000_000 < sum(told) < 1 << 28
-        assert contents(home.cache) == before
+        assert contents(user_home.cache) == before
         assert target.stat().st_mode & 0o777 == 0o700
-        assert sorted(p.name for p in home.cache.parent.iterdir() if "cache" in p.name) == ["cache"]
-        make_private(home.cache)
+        assert sorted(p.name for p in user_home.cache.parent.iterdir() if "cache" in p.name) == [
+            "cache"
+        ]
+        make_private(user_home.cache)
     finally:
         shutil.rmtree(target.parent)
     with pytest.raises(Refused, match="which is not there"):
-        make_private(home.cache)
+        make_private(user_home.cache)
 
 
 _CHANGES = ["replace", "rename", "sync", "rmdir", "unlink", "mkdir", "makedirs", "symlink", "link"]
@@ -149,48 +151,50 @@ def _dies_at(step: int, home: Home, target: Path) -> bool:
 @pytest.mark.parametrize("disk", ["same", "other"])
 @pytest.mark.parametrize("moved_before", [False, True])
 def test_d6_39_killed_anywhere_nothing_is_lost(
-    home: Home, tmp_path: Path, other_disk: Path, disk: str, moved_before: bool
+    user_home: Home, tmp_path: Path, other_disk: Path, disk: str, moved_before: bool
 ) -> None:
     """Each change of the disk is the last one of a run of its own; then it is called again."""
-    home.make()
-    (home.cache / "d").mkdir()
-    (home.cache / "a").write_bytes(b"1")
-    (home.cache / "d" / "b").write_bytes(b"2")
-    before = contents(home.cache)
+    user_home.make()
+    (user_home.cache / "d").mkdir()
+    (user_home.cache / "a").write_bytes(b"1")
+    (user_home.cache / "d" / "b").write_bytes(b"2")
+    before = contents(user_home.cache)
     base = (tmp_path if disk == "same" else other_disk) / f"moved-{os.getpid()}"
     deaths = 0
     try:
         for step in range(40):
             target = base / f"t{step}"
-            died = _dies_at(step, home, target)
+            died = _dies_at(step, user_home, target)
             deaths += died
-            relocating.move(home, relocating.plan(home, "cache", target))
-            assert contents(home.cache) == before, step
-            assert os.path.realpath(home.cache) == os.path.realpath(target)
-            left = [p.name for p in home.cache.parent.iterdir() if p.name.startswith("cache.")]
+            relocating.move(user_home, relocating.plan(user_home, "cache", target))
+            assert contents(user_home.cache) == before, step
+            assert os.path.realpath(user_home.cache) == os.path.realpath(target)
+            left = [p.name for p in user_home.cache.parent.iterdir() if p.name.startswith("cache.")]
             assert left == [], step
             if not died:
                 break
             if not moved_before:  # a folder of its own again, not a link
-                home.cache.unlink()
-                shutil.copytree(target, home.cache, symlinks=True)
+                user_home.cache.unlink()
+                shutil.copytree(target, user_home.cache, symlinks=True)
                 shutil.rmtree(target)
         assert deaths >= (3 if disk == "same" and not moved_before else 10)
     finally:
         shutil.rmtree(base)
 
 
-def test_d6_39_what_is_refused(run: Run, home: Home, tmp_path: Path) -> None:
-    home.make()
+def test_d6_39_what_is_refused(run: Run, user_home: Home, tmp_path: Path) -> None:
+    user_home.make()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
     done = run("config", "move", "cache", str(tmp_path / "full"), code=4)
     assert "has files already" in done.stderr
     assert "absolute" in run("config", "move", "cache", "there", code=2).stderr
-    run("config", "move", "cache", str(home.cache / "inside"), code=2)
-    assert run("config", "move", "cache", str(home.cache)).stdout == "cache  is at ~/home/cache\n"
+    run("config", "move", "cache", str(user_home.cache / "inside"), code=2)
+    assert (
+        run("config", "move", "cache", str(user_home.cache)).stdout == "cache  is at ~/home/cache\n"
+    )
     with pytest.raises(UsageError):
-        relocating.plan(home, "state", tmp_path / "x")
+        relocating.plan(user_home, "state", tmp_path / "x")
     assert (tmp_path / "full" / "x").read_text() == "mine"
 
 
@@ -198,7 +202,7 @@ def test_d6_39_what_is_refused(run: Run, home: Home, tmp_path: Path) -> None:
 
 
 def test_d6_40_wipe_asks_and_takes_everything_but_the_data(
-    run: Run, home: Home, tmp_path: Path
+    run: Run, user_home: Home, tmp_path: Path
 ) -> None:
     run("create", "sales", (tmp_path / "bucket").as_uri())
     run("create", "notes")
@@ -222,16 +226,16 @@ def test_d6_40_wipe_asks_and_takes_everything_but_the_data(
     assert run("-y", "config", "wipe").stdout == "there is nothing of pipefs here\n"
 
 
-def test_d6_40_wipe_keeps_what_is_nowhere_else(run: Run, home: Home, tmp_path: Path) -> None:
+def test_d6_40_wipe_keeps_what_is_nowhere_else(run: Run, user_home: Home, tmp_path: Path) -> None:
     run("create", "sales", (tmp_path / "bucket").as_uri())
-    folder = folder_of(home, Registry(home).get("sales"))
+    folder = folder_of(user_home, Registry(user_home).get("sales"))
     folder.mkdir(parents=True)
     (folder / "mine.csv").write_text("1\n")
     done = run("-y", "config", "wipe", code=4)
     assert "1 file in" in done.stderr
     assert "pipefs push sales" in done.stderr
     run("push", "sales")
-    staging = home.pipe_state("sales") / "staging"
+    staging = user_home.pipe_state("sales") / "staging"
     staging.mkdir(parents=True)
     (staging / "1.data").write_bytes(b"written, not up")
     assert "1 change that" in run("-y", "config", "wipe", code=4).stderr.replace("are", "that")
