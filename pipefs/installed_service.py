@@ -38,13 +38,18 @@ def systemctl(home: Home) -> list[str]:
     return ["systemctl"] if home.kind == "system" else ["systemctl", "--user"]
 
 
+def is_installed(home: Home) -> bool:
+    """Whether there is a unit that serves this home."""
+    if home.kind == "single" or home.profile:
+        return False
+    folders = _OF_MACHINE if home.kind == "system" else (str(user_units(home)),)
+    return any(os.path.exists(f"{folder}/{UNIT}") for folder in folders)
+
+
 def start(home: Home) -> bool:
     """Have systemd start the service of this home, without waiting for it; False if there is
     none, or if systemd does not."""
-    if home.kind == "single" or home.profile or not is_booted():
-        return False
-    folders = _OF_MACHINE if home.kind == "system" else (str(user_units(home)),)
-    if not any(os.path.exists(f"{folder}/{UNIT}") for folder in folders):
+    if not is_booted() or not is_installed(home):
         return False
     # --no-block: at boot the service may have to wait for a target that waits for a mount of ours.
     return _succeeds([*systemctl(home), "start", "--no-block", UNIT])

@@ -16,6 +16,7 @@ from pipefs.folder.places import folder_of, pipes_folder
 from pipefs.folder.record import Record, record_file
 from pipefs.folder.scan import scan
 from pipefs.home import Home
+from pipefs.installed_service import is_installed, systemctl
 from pipefs.profiles import profile_names
 from pipefs.registry import Registry
 from pipefs.units import show_count
@@ -44,6 +45,12 @@ def plan(home: Home, *, force: bool = False) -> Wipe:
         raise Refused(
             f"there are profiles with pipes of their own: {', '.join(others)}",
             hint=f"First: pipefs --profile {others[0]} config wipe",
+        )
+    if is_installed(home):
+        raise Refused(
+            "the service is installed, which would make everything anew",
+            hint=f"First: {' '.join(systemctl(home))} disable --now pipefsd, "
+            f"then pipefs {'--system ' if home.kind == 'system' else ''}service uninstall",
         )
     pipes = home.state / "pipes"
     for state in sorted(pipes.iterdir()) if pipes.is_dir() else ():

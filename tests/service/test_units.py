@@ -88,7 +88,7 @@ def test_the_example_configuration_is_one(home: Home) -> None:
     active = [line.removeprefix("# ") if " = " in line else line for line in lines]
     home.create("sales")
     (home.home / "config" / "config.toml").write_text("\n".join(active))
-    assert str(200 << 30) in home.run("show", "sales").stdout
+    assert "cache_limit           200G" in home.run("show", "sales").stdout
 
 
 def test_an_installed_unit_starts_this_interpreter_whatever_its_path() -> None:

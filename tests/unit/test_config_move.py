@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from pipefs import relocating
+from pipefs import relocating, wiping
 from pipefs.errors import Refused, UsageError
 from pipefs.folder.places import folder_of
 from pipefs.folder.record import record_file
-from pipefs.home import Home, make_private
+from pipefs.home import Home, make_private, resolve_home
 from pipefs.registry import Registry
 
 Run = Callable[..., Result]
@@ -248,3 +248,14 @@ def test_d6_40_wipe_keeps_what_is_nowhere_else(run: Run, user_home: Home, tmp_pa
     run("-y", "config", "wipe", code=4)
     run("-y", "config", "wipe", "--force")
     assert not folder.exists()
+
+
+def test_d6_40_wipe_does_not_fight_with_the_service(tmp_path: Path) -> None:
+    home = resolve_home(env={"HOME": str(tmp_path)})
+    unit = tmp_path / ".config" / "systemd" / "user" / "pipefsd.service"
+    unit.parent.mkdir(parents=True)
+    assert wiping.plan(home).folders == ()
+    unit.touch()
+    with pytest.raises(Refused, match="service is installed") as caught:
+        wiping.plan(home)
+    assert "systemctl --user disable --now pipefsd" in caught.value.hint

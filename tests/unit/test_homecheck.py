@@ -19,7 +19,9 @@ Run = Callable[..., Result]
 
 
 def bad(home: Home, *, fix: bool = False) -> list[Finding]:
-    return [f for f in homecheck.check_home(home, fix=fix) if f.level != "ok"]
+    """Room on the disk is the test machine's affair."""
+    found = homecheck.check_home(home, fix=fix)
+    return [f for f in found if f.level != "ok" and f.what != "disk"]
 
 
 def test_a_home_that_is_well(run: Run, user_home: Home) -> None:
@@ -99,12 +101,17 @@ def test_a_move_that_was_interrupted(run: Run, user_home: Home, tmp_path: Path) 
 def test_a_disk_that_is_nearly_full(user_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     user_home.make()
     free = os.statvfs(user_home.state).f_bavail * os.statvfs(user_home.state).f_frsize
+
+    def found() -> Finding:
+        return next(f for f in homecheck.check_home(user_home) if f.what == "disk")
+
+    monkeypatch.setattr(homecheck, "FULL_BYTES", 0)
     monkeypatch.setattr(homecheck, "LOW_BYTES", free * 2)
-    found = bad(user_home)
-    assert [f.level for f in found] == ["note"]
-    assert "free where" in found[0].detail
+    assert found().level == "note"
+    assert "free where" in found().detail
+    assert found().todo
     monkeypatch.setattr(homecheck, "FULL_BYTES", free * 2)
-    assert [f.level for f in bad(user_home)] == ["bad"]
+    assert found().level == "bad"
 
 
 def test_a_pipe_whose_file_is_damaged(run: Run, user_home: Home) -> None:
