@@ -55,6 +55,11 @@ class Filters:
             return False
         return exclude is None or exclude.match(path) is None
 
+    def shuts_out(self, folder: str) -> bool:
+        """Whether `exclude` takes out a folder, or all that is in it."""
+        exclude = _compiled(self.exclude)
+        return exclude is not None and any(map(exclude.match, (folder, f"{folder}/")))
+
     @property
     def is_empty(self) -> bool:
         return not (self.include or self.exclude)

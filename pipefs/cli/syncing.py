@@ -105,7 +105,8 @@ def orphans(
         words = ["orphans", name, *files, "--direction", direction, "--remove"]
         words += [f"--dest={dest}"] if dest else []
         app.confirm(_question(found), shlex.join(words))
-        found = find(replica, folder, direction, replace(options, dry_run=False, cached=True))
+        options = replace(options, dry_run=False, cached=True, empty_ok=True)  # as was answered
+        found = find(replica, folder, direction, options)
     _tell(app, found)
     if len(found) and found.dry_run and not dry_run:
         app.say("nothing was deleted · delete them: --remove")

@@ -6,20 +6,23 @@ Reads a file's bytes only where times and sizes leave open whether it changed.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from pipefs.errors import NotFound, Refused, UsageError
 from pipefs.filters import Filters
+from pipefs.folder.places import command_for, folder_of
 from pipefs.folder.plan import Plan, Planner, Wanted
 from pipefs.folder.record import Record
 from pipefs.folder.reports import Direction, Options, Report
-from pipefs.folder.scan import is_ours, look_at_files, scan
+from pipefs.folder.scan import is_ours, is_part, look_at_files, scan
 from pipefs.folder.states import Known, Local, Remote, Scan, in_step
 from pipefs.mountinfo import pipefs_mount_of
 from pipefs.policy import Policy
 from pipefs.replica import Item, Replica
+from pipefs.stores.opening import parse_file_url
 from pipefs.sums import Sums
 
 _PIECE_BYTES = 1 << 20
@@ -102,9 +105,11 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
     """Both sides now.
 
     Raises:
-        UsageError: a path in `options.files` that no file can have. Store errors.
+        UsageError: a path in `options.files` that no file can have. Refused: the pipe's store is
+        in the folder, or the folder in it. Store errors.
     """
     filters = filters_of(replica, options)
+    _refuse_store(replica, folder, filters)
     remote: dict[str, Remote] = {}
     other: dict[str, str] = {}
     folders: set[str] = set()
@@ -112,20 +117,51 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
         named = _named(options)
         items = now.walk() if named is None else filter(None, map(now.entry, named))
         for item in items:
-            if item.is_file:
-                if named is not None or filters.takes(item.path):
-                    remote[item.path] = remote_of(item)
-            elif item.kind == "dir":
+            if item.kind == "dir":
                 folders.add(item.path)
-            elif filters.takes(item.path):
-                other[item.path] = "symbolic link" if item.kind == "symlink" else "special file"
+            elif why := _why_left_out(item):
+                other[item.path] = why
+            elif named is not None or filters.takes(item.path):
+                remote[item.path] = remote_of(item)
     read_ns = time.time_ns()
     if named is not None:
         found = look_at_files(folder.path, named)
     else:
         found = scan(folder.path, filters, follow_links=options.follow_links)
-    found.left_out.update(other)
+    found.hidden.update(other)
+    found.left_out.update({p: why for p, why in other.items() if filters.takes(p)})
     return Sides(folder, found, record.known(), remote, read_ns, folders)
+
+
+def _refuse_store(replica: Replica, folder: Folder, filters: Filters) -> None:
+    """A store that is put into itself grows with every push."""
+    if not replica.pipe.url.startswith("file://"):
+        return
+    store = os.path.realpath(parse_file_url(replica.pipe.url))
+    place = os.path.realpath(folder.path)
+    above = os.path.commonpath([store, place])
+    if above == store:
+        home, pipe = replica.home, replica.pipe
+        mount = command_for(home, pipe, str(folder_of(home, pipe)), "mount")
+        raise Refused(
+            f"{folder.path} is in the store of {pipe.name} itself",
+            hint=f"Choose another folder. Its files, to be read and written: {mount}",
+        )
+    inside = os.path.relpath(store, place)
+    if above == place and not filters.shuts_out(inside):
+        raise Refused(
+            f"the store of {replica.pipe.name} is in the folder {folder.path}",
+            hint=f"Choose another one, or leave it out: --exclude {shlex.quote(f'{inside}/*')}",
+        )
+
+
+def _why_left_out(item: Item) -> str:
+    """Why what a pipe has at a path cannot be in a folder; "" where it can."""
+    if is_part(item.path):
+        return "named like an unfinished download"
+    if item.is_file:
+        return ""
+    return "symbolic link" if item.kind == "symlink" else "special file"
 
 
 def _named(options: Options) -> list[str] | None:
@@ -204,12 +240,20 @@ class Bytes:
         local, remote = self._sides.local[path], self._sides.remote[path]
         if local.size != remote.size:
             return False
-        if local.size == 0 or local.mtime_ns == remote.mtime_ns:
+        if local.size == 0:
             return True
-        return self._has(path, remote.size, remote.etag, remote.checksum)
+        same_time = local.mtime_ns == remote.mtime_ns
+        if same_time and path not in self._sides.known:
+            return True
+        # Both changed since they were in step: some programs give all that they write one time.
+        found = self._compare(path, remote.size, remote.etag, remote.checksum)
+        return same_time if found is None else found
 
     def _has(self, path: str, size: int, etag: str, checksum: str) -> bool:
-        """Whether the local file has these sums. False also where they say nothing."""
+        return self._compare(path, size, etag, checksum) or False
+
+    def _compare(self, path: str, size: int, etag: str, checksum: str) -> bool | None:
+        """Whether the local file has these sums; None where they say nothing."""
         sums, left = Sums(size, "" if checksum else etag, checksum), size
         try:
             with open(self._sides.folder.place(path), "rb", buffering=0) as file:
@@ -220,4 +264,7 @@ class Bytes:
             return False
         if left:
             return False
-        return not sums.sha256_differs() if checksum else sums.md5_differs() is False
+        if checksum:
+            return not sums.sha256_differs()
+        differs = sums.md5_differs()
+        return None if differs is None else not differs

@@ -239,7 +239,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PipefsError):
         return error.message
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return "a file is where its folder has to be"
+        is_link = os.path.islink(error.filename or "")
+        what = "a link that leads nowhere" if is_link else "a file"
+        return f"{what} is where its folder has to be"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     raise error

@@ -18,7 +18,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
-from pipefs.folder.scan import PART, is_ours
+from pipefs.folder.scan import is_ours, is_part
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Noticing:
 
     def _notice(self, place: str) -> None:
         path = os.path.relpath(place, self._folder)
-        if path.startswith("..") or os.path.basename(path).startswith(PART) or is_ours(path):
+        if path.startswith("..") or is_part(path) or is_ours(path):
             return
         if path == "." or not self._takes(path):
             return

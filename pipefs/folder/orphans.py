@@ -5,9 +5,11 @@ A file that was never pushed is one too, and is nowhere else: it is told apart.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipefs.errors import NotFound
 from pipefs.folder.deciding import Folder, Sides, look
 from pipefs.folder.record import Record
 from pipefs.folder.removing import (
@@ -16,6 +18,7 @@ from pipefs.folder.removing import (
     is_nowhere_else,
     only_here,
     only_there,
+    refuse_empty,
 )
 from pipefs.folder.reports import Moved, Options, Report
 from pipefs.publishing import Publisher
@@ -58,6 +61,8 @@ def orphans(
         options: which paths count (`files`, filters, `cached`); with `dry_run` False what is found
             is removed there.
     Raises:
+        NotFound, Refused: files of the pipe would be removed because there is no such folder, or,
+            unless `options.empty_ok`, because it has no files.
         Busy: a pull or push of this folder runs. Store errors: what was removed until then is.
     """
     options = options or Options(dry_run=True)
@@ -71,6 +76,8 @@ def orphans(
         if where in ("remote", "both"):
             _find_there(sides, found)
         if not options.dry_run:
+            if found.remote:
+                _refuse_missing(sides, options, found)
             _remove(replica, sides, known, found)
     return found
 
@@ -88,6 +95,16 @@ def _find_there(sides: Sides, found: Orphans) -> None:
         remote = sides.remote[path]
         version = remote.version or remote.etag
         found.remote.append(Moved(path, remote.size, remote.mtime_ns, version))
+
+
+def _refuse_missing(sides: Sides, options: Options, found: Orphans) -> None:
+    if not os.path.isdir(found.folder):
+        raise NotFound(
+            f"there is no folder {found.folder}: nothing was deleted in {found.name}",
+            hint="Mount the disk that it is on · another one: --dest FOLDER",
+        )
+    if options.files is None:
+        refuse_empty(sides, options, Report(found.name, found.folder, "push"))
 
 
 def _remove(replica: Replica, sides: Sides, record: Record, found: Orphans) -> None:

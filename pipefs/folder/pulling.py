@@ -7,6 +7,7 @@ it is done; the part of a large file stays after an interruption, and the next p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -34,7 +35,6 @@ from pipefs.folder.removing import (
     refuse_empty,
 )
 from pipefs.folder.reports import Moved, Options, Progress, Report, Silent, named
-from pipefs.folder.scan import PART
 from pipefs.folder.states import in_step
 from pipefs.replica import Replica
 
@@ -193,5 +193,6 @@ class _Pull:
     def _remove_old_parts(self) -> None:
         horizon = time.time_ns() - _OLD_PART_NS
         for path, mtime_ns in self._sides.scan.parts.items():
-            if mtime_ns < horizon and os.path.basename(path).startswith(PART):
-                os.unlink(self._sides.folder.place(path))
+            if mtime_ns < horizon:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._sides.folder.place(path))

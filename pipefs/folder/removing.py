@@ -39,9 +39,8 @@ def _lacking(
     sides: Sides,
 ) -> Iterator[str]:
     # What was left out is there, if not as a file; so is what is in a folder that was left out.
-    left_out = sides.scan.left_out
     for path in sorted(one):
-        if path not in other and not any(p in left_out for p in _above(path)):
+        if path not in other and not sides.scan.hides(path):
             yield path
 
 

@@ -181,6 +181,7 @@ class Rounds:
         report = Report(pipe.name, self._folder.path, "push")
         with Record(home, self._folder.path, pipe.pipe_id) as record:
             sides = look(self._replica, self._folder, record, options)
+            self.check_folder()  # again: the store may have kept us waiting
             here, there = self._deleted(sides, options)
             delete_here(sides, there, report)
             for path in report.deleted:
@@ -201,7 +202,7 @@ class Rounds:
         here, there = [], []
         for path, known in sorted(sides.known.items()):
             local, remote = sides.local.get(path), sides.remote.get(path)
-            if not takes(path) or stays(path) or path in sides.scan.left_out:
+            if not takes(path) or stays(path) or sides.scan.hides(path):
                 continue
             if local is None and remote is not None and known.remote_is_same(remote):
                 here.append(path)

@@ -6,15 +6,29 @@ folder above it. Names that belong to pipefs never count, nor do special files.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shlex
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
+from pipefs.errors import PipefsError
 from pipefs.filters import Filters
 from pipefs.folder.states import Local, Scan
 
 PART = ".pipefs-part-"
 """What the name of an unfinished download begins with; it lies where the file will be."""
+
+_PART_NAME = re.compile(re.escape(PART) + "[0-9a-f]{16}")
+
+
+_WENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+def is_part(path: str) -> bool:
+    """Whether a path has the name of an unfinished download. Others that begin so are files."""
+    return _PART_NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def local_of(status: os.stat_result) -> Local:
@@ -45,7 +59,7 @@ def scan(folder: str, filters: Filters | None = None, *, follow_links: bool = Tr
     """Every regular file below a folder that the filters take; a folder that is not there is empty.
 
     Raises:
-        OSError: a folder cannot be read: what is in it must not look as if it were deleted.
+        PipefsError: a folder cannot be read: what is in it must not look as if it were deleted.
     """
     found = Scan()
     walk = _Walk(found, filters or Filters(), follow_links)
@@ -66,51 +80,90 @@ def look_at_files(folder: str, paths: Collection[str]) -> Scan:
     return found
 
 
+_Way = tuple[tuple[int, int], ...]
+"""(device, inode) of a folder and of those above it."""
+
+
 class _Walk:
     def __init__(self, found: Scan, filters: Filters, follow_links: bool) -> None:
         self._found = found
         self._filters = filters
         self._links = follow_links
 
-    def go(self, directory: str, above: str, way: tuple[tuple[int, int], ...]) -> None:
+    def go(self, directory: str, above: str, way: _Way) -> None:
         below = []
-        for entry in self._entries(directory):
+        for entry in self._entries(directory, above):
             path = above + entry.name
             if is_ours(path):
                 continue
-            if entry.is_symlink() and not self._links:
-                self._leave(path, "symbolic link")
-            elif entry.is_dir():
-                status = entry.stat()
-                place = (status.st_dev, status.st_ino)
-                if entry.is_symlink() and place in way:
-                    self._leave(path, "link to a folder above it")
-                else:
-                    below.append((entry.path, f"{path}/", (*way, place)))
+            try:
+                deeper = self._entry(entry, path, way)
+            except OSError as e:
+                self._unseen(path, entry.path, e)
             else:
-                self._file(entry, path)
-        for deeper in below:
-            self.go(*deeper)
+                below += [(entry.path, f"{path}/", deeper)] if deeper else []
+        for one in below:
+            self.go(*one)
 
-    @staticmethod
-    def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(directory) as entries:
-            yield from entries
+    def _entries(self, directory: str, above: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(directory) as entries:
+                found = list(entries)
+        except OSError as e:
+            self._unseen(above[:-1], directory, e)
+            return []
+        if not found and above and os.path.islink(directory):
+            self._found.hidden.add(above[:-1])  # perhaps the disk behind it is not mounted
+        return found
+
+    def _unseen(self, path: str, place: str, why: OSError) -> None:
+        """What could not be looked at must not look as if it were deleted."""
+        self._found.hidden.add(path)
+        if path and why.errno in _WENT:
+            return  # meanwhile, or to where we had looked before
+        if path and self._filters.shuts_out(path):
+            return
+        exclude = shlex.quote(f"{path}/*")
+        raise PipefsError(
+            f"{place} cannot be read: {why.strerror or why}",
+            hint=f"Let it be read, or leave it out: --exclude {exclude}" if path else "",
+        ) from why
+
+    def _entry(self, entry: os.DirEntry[str], path: str, way: _Way) -> _Way:
+        """The way into it, where it is a folder to go into."""
+        if entry.is_symlink() and not (self._links and _leads_somewhere(entry)):
+            self._leave(path, "link that leads nowhere" if self._links else "symbolic link")
+        elif entry.is_dir():
+            status = entry.stat()
+            place = (status.st_dev, status.st_ino)
+            if not entry.is_symlink() or place not in way:
+                return (*way, place)
+            self._leave(path, "link to a folder above it")
+        else:
+            self._file(entry, path)
+        return ()
 
     def _file(self, entry: os.DirEntry[str], path: str) -> None:
-        if entry.name.startswith(PART):
+        if is_part(path):
             self._found.parts[path] = entry.stat(follow_symlinks=False).st_mtime_ns
-        elif not self._filters.takes(path):
-            return
         elif entry.is_file():
-            try:
+            if self._filters.takes(path):
                 self._found.files[path] = local_of(entry.stat())
-            except FileNotFoundError:
-                pass  # it went meanwhile
         else:
-            broken = entry.is_symlink()
-            self._leave(path, "link that leads nowhere" if broken else "special file")
+            self._leave(path, "special file")
 
     def _leave(self, path: str, why: str) -> None:
+        # Whatever the filters say of its own name: they may take what would be below it.
+        self._found.hidden.add(path)
         if self._filters.takes(path):
             self._found.left_out[path] = why
+
+
+def _leads_somewhere(link: os.DirEntry[str]) -> bool:
+    try:
+        link.stat()
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+    return True

@@ -105,3 +105,14 @@ class Scan:
     """Paths of unfinished downloads and their mtime_ns."""
     left_out: dict[str, str] = field(default_factory=dict)
     """What cannot be pushed, and why."""
+    hidden: set[str] = field(default_factory=set)
+    """Where no file could be looked at, whatever the filters say: links that lead nowhere, what
+    went away meanwhile. Neither these nor what would be below them counts as deleted."""
+
+    def hides(self, path: str) -> bool:
+        """Whether it cannot be told if a file is there: it, or a folder above it, is left out."""
+        while path:
+            if path in self.hidden or path in self.left_out:
+                return True
+            path = path.rpartition("/")[0]
+        return False

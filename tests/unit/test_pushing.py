@@ -14,8 +14,10 @@ import pytest
 from pipefs import sending
 from pipefs.errors import Busy, Conflict, NotFound, ReadOnly, Refused, StoreUnavailable
 from pipefs.folder import pushing
+from pipefs.folder.deciding import Folder
+from pipefs.folder.orphans import orphans
 from pipefs.folder.record import Record
-from pipefs.folder.reports import PartlyMoved
+from pipefs.folder.reports import Options, PartlyMoved
 from pipefs.folder.states import _TICK_NS
 from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import FaultStore, WrapperStore
@@ -438,6 +440,72 @@ def test_one_push_of_a_folder_at_a_time(ann: User) -> None:
     ):
         ann.push()
     ann.push()
+
+
+def test_both_changed_to_one_size_and_time_is_a_conflict_all_the_same(ann: User, bob: User) -> None:
+    ann.push()
+    bob.pull()
+    ann.write("a.csv", "A", mtime=1)
+    ann.push()
+    bob.write("a.csv", "B", mtime=1)
+    with pytest.raises(Conflict, match=r"a\.csv"):
+        bob.pull()
+    with pytest.raises(Conflict, match=r"a\.csv"):
+        bob.push()
+    bob.write("a.csv", "A", mtime=1)
+    assert bob.pull().files == []
+
+
+def test_only_names_of_our_downloads_are_passed_over(
+    ann: User, bob: User, store: LocalStore
+) -> None:
+    mine, part = ".pipefs-part-notes.txt", "d/.pipefs-part-0123456789abcdef"
+    ann.write(mine, "1", mtime=1)
+    ann.push()
+    ann.replica.store.put(part, b"of another tool")
+    bob.pull()
+    assert bob.pull().left_out == {part: "named like an unfinished download"}
+    assert (bob.path / mine).read_text() == "1"
+    assert not (bob.path / part).exists()
+    assert bob.push(delete=True).deleted == []
+    assert part in keys(store)
+
+
+def test_what_a_broken_link_led_to_is_not_deleted(ann: User, store: LocalStore) -> None:
+    (ann.path / "d").rename(ann.path.parent / "disk")
+    (ann.path / "d").symlink_to(ann.path.parent / "disk")
+    assert ann.push().files == list(ALL)
+    (ann.path.parent / "disk").rename(ann.path.parent / "away")
+    assert ann.push(include="*.csv", delete=True).deleted == []
+    found = orphans(ann.replica, ann.folder, "remote", Options(include="*.csv"))
+    assert found.remote == [] and keys(store) == list(ALL)
+    (ann.path / "self").symlink_to("self")
+    assert ann.push().left_out == dict.fromkeys(["d", "self"], "link that leads nowhere")
+
+
+def test_orphans_of_a_folder_that_is_not_there_are_not_deleted(
+    ann: User, store: LocalStore
+) -> None:
+    ann.push()
+    ann.path.rename(ann.path.parent / "away")
+    with pytest.raises(NotFound, match="nothing was deleted"):
+        orphans(ann.replica, ann.folder, "remote", Options(empty_ok=True))
+    ann.path.mkdir()
+    with pytest.raises(Refused, match="has no files"):
+        orphans(ann.replica, ann.folder, "both", Options())
+    assert keys(store) == list(ALL)
+
+
+def test_a_store_is_not_put_into_itself(ann: User, tmp_path: Path) -> None:
+    ann.push()
+    ann.folder = Folder.at(tmp_path / "store/d")
+    for move in (ann.pull, ann.push):
+        with pytest.raises(Refused, match="is in the store of p itself"):
+            move()
+    ann.folder = Folder.at(tmp_path)
+    with pytest.raises(Refused, match="the store of p is in the folder"):
+        ann.pull()
+    ann.pull(exclude="store/*|home-*")
 
 
 def test_names_that_no_key_can_have_travel(ann: User, bob: User) -> None:

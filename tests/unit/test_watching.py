@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -19,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from pipefs.cli.main import cli
 from pipefs.errors import Busy, NotFound, PartlyDone, StoreUnavailable
-from pipefs.folder import watching
+from pipefs.folder import scan, watching
 from pipefs.folder.rounds import Empty, Event, Wishes
 from pipefs.folder.watching import Watch
 from pipefs.replica import Replica
@@ -192,7 +193,69 @@ def test_an_empty_folder_deletes_nothing(ann: User, store: LocalStore) -> None:
     assert {o.key for o in store.list() if not o.key.startswith(".pipefs")} == {"a.csv", "d/b.csv"}
 
 
+@pytest.mark.parametrize("behind", ["nothing", "an empty folder"])
+def test_a_linked_folder_whose_disk_is_not_there_deletes_nothing(
+    ann: User, store: LocalStore, tmp_path: Path, behind: str
+) -> None:
+    disk, away = tmp_path / "disk", tmp_path / "away"
+    (disk / "2026").mkdir(parents=True)
+    (disk / "2026/q1.csv").write_text("1")
+    (disk / "q2.csv").write_text("2")
+    ann.path.mkdir()
+    (ann.path / "big").symlink_to(disk)
+    watched = Watched(ann, delete=True, include="*.csv")
+    watched.once()
+    disk.rename(away)
+    if behind == "an empty folder":
+        disk.mkdir()
+    with contextlib.suppress(PartlyDone):  # they cannot come back through the link
+        watched.once()
+    assert not [event for event in watched.told() if event[0].startswith("deleted")]
+    there = ["a.csv", "big/2026/q1.csv", "big/q2.csv", "d/b.csv"]
+    assert sorted(o.key for o in store.list() if not o.key.startswith(".pipefs")) == there
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_deletes_nothing(
+    ann: User, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(ann, delete=True)
+    watched.once()
+    aside, real = ann.path.parent / "aside", scan._Walk._entries
+
+    def entries(self: scan._Walk, directory: str, above: str) -> list[os.DirEntry[str]]:
+        if above != "d/" or aside.exists():
+            return real(self, directory, above)
+        (ann.path / "d").rename(aside)
+        try:
+            return real(self, directory, above)
+        finally:
+            shutil.copytree(aside, ann.path / "d")
+
+    monkeypatch.setattr(scan._Walk, "_entries", entries)
+    assert watched.once() == [] and aside.exists()
+    assert ann.has() == {"a.csv": "1", "d/b.csv": "22"}
+    assert "d/b.csv" in {o.key for o in store.list()}
+
+
 # --- running ------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_waited_for(ann: User, bob: User) -> None:
+    with running(ann, delete=True) as watched:
+        # Not even root can read a folder whose path is longer than the system takes.
+        names = ["n" * 200] * 25
+        above = os.open(ann.path / "d", os.O_RDONLY)
+        for name in names:
+            os.mkdir(name, dir_fd=above)
+            below = os.open(name, os.O_RDONLY, dir_fd=above)
+            os.close(above)
+            above = below
+        os.close(above)
+        ann.write("new.csv", "3")
+        eventually(lambda: [e for e in watched.events if "cannot be read" in e.text], "it is told")
+        shutil.rmtree(ann.path / "d" / names[0])
+        eventually(lambda: ("pushed", "new.csv") in watched.told(), "it goes on")
+    assert not [event for event in watched.told() if event[0].startswith("deleted")]
 
 
 def test_changes_travel_both_ways_while_it_runs(ann: User, bob: User) -> None:
