@@ -2,10 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
-# Many tests wait more than they compute, so four keep two cores busy (13:20 where three take
-# 15:54). Each worker has a server of its own; what a file shares among its tests is made again by
-# a worker that helps out at the end.
-PYTEST_WORKERS ?= 4
+# Many tests wait more than they compute, so six keep two cores busy. Each worker has a server of
+# its own; what a file shares among its tests is made again by a worker that helps out at the end.
+PYTEST_WORKERS ?= 6
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin

@@ -58,7 +58,7 @@ def test_a_worker_that_dies_interrupts_open_files_and_the_mount_answers_again(
     assert (mount / "written").read_bytes() == b"before"
     (mount / "after").write_bytes(b"goes on")
     assert len(machine.mounts()) == 1
-    assert "served again" in machine.log()
+    eventually(lambda: "served again" in machine.log(), "the log tells of it")
     machine.flush("p")
 
 
