@@ -79,11 +79,11 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _refuse_unpushed(home: Home, registry: Registry) -> None:
+    below = pipes_folder(home)
+    left = {str(below / path) for path in scan(str(below), follow_links=False).files}
     for pipe in registry.list([]):
         folder = str(folder_of(home, pipe))
         found = scan(folder).files
-        if not found:
-            continue
         known = {}
         if record_file(home, folder, pipe.pipe_id).exists():
             with Record(home, folder, pipe.pipe_id) as record:
@@ -95,6 +95,16 @@ def _refuse_unpushed(home: Home, registry: Registry) -> None:
                 f"{count} in {folder} may be nowhere else, such as {min(changed)}",
                 hint=f"See pipefs push {pipe.name} -n, then push · or give them up: --force",
             )
+        for path in found:
+            left.discard(os.path.join(folder, path))
+    if left:
+        # Of pipes that were removed, or have another folder by now.
+        count = show_count(len(left), "file")
+        raise Refused(
+            f"{count} in {below} may be nowhere else, such as {min(left)}",
+            hint="They are in the folder of no pipe: move them to another place · "
+            "or give them up: --force",
+        )
 
 
 def wipe(home: Home, wanted: Wipe, *, purge: bool = False) -> None:

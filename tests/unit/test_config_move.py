@@ -250,6 +250,18 @@ def test_d6_40_wipe_keeps_what_is_nowhere_else(run: Run, user_home: Home, tmp_pa
     assert not folder.exists()
 
 
+def test_d6_40_wipe_keeps_files_of_no_pipe(run: Run, user_home: Home, tmp_path: Path) -> None:
+    run("create", "sales", (tmp_path / "bucket").as_uri())
+    folder = folder_of(user_home, Registry(user_home).get("sales"))
+    folder.mkdir(parents=True)
+    (folder / "mine.csv").write_text("1\n")
+    run("set", "sales", f"dir={tmp_path / 'elsewhere'}")
+    assert f"such as {folder}/mine.csv" in run("-y", "config", "wipe", code=4).stderr
+    run("-y", "remove", "sales")
+    assert "of no pipe" in run("-y", "config", "wipe", code=4).stderr
+    assert (folder / "mine.csv").exists()
+
+
 def test_d6_40_wipe_does_not_fight_with_the_service(tmp_path: Path) -> None:
     home = resolve_home(env={"HOME": str(tmp_path)})
     unit = tmp_path / ".config" / "systemd" / "user" / "pipefsd.service"
