@@ -82,7 +82,8 @@ def _transfer(app: App, words: tuple[str, ...], *, recursive: bool, dry: bool, m
     taken = []
     for source in sources:
         old, where = (present if move else reach_of)(app, source)
-        taken.append(_Taken(old, tuple(_steps(old, where, place, into, recursive))))
+        same = old.pipe.url == reach.pipe.url and where.snapshot is None
+        taken.append(_Taken(old, tuple(_steps(old, where, place, into, recursive, same))))
     left = [item for one in taken for item in one.others]
     if left and move:
         raise Refused(
@@ -92,11 +93,25 @@ def _transfer(app: App, words: tuple[str, ...], *, recursive: bool, dry: bool, m
     files = [pair for one in taken for pair in one.of("file")]
     if not files:
         raise NotFound(f"there is no file in {', '.join(sources)}")
+    _refuse_twice(files)
     if not dry:
         _do(reach, taken, move)
     _say(app, place, files, verb=("move" if move else "copy"), dry=dry)
     if left:
         app.warn(f"left out: {show_count(len(left), 'link or special file')}")
+
+
+def _refuse_twice(files: list[tuple[Item, str]]) -> None:
+    """One of two files with one name would be lost."""
+    sources: dict[str, str] = {}
+    for item, path in files:
+        if path in sources:
+            raise UsageError(
+                f"{printable(sources[path])} and {printable(item.path)} would both become "
+                f"{printable(path)}: nothing was done",
+                hint="One after the other, to two names",
+            )
+        sources[path] = item.path
 
 
 def _do(reach: Reach, taken: list[_Taken], move: bool) -> None:
@@ -129,12 +144,11 @@ def _say(app: App, place: Target, files: list[tuple[Item, str]], *, verb: str, d
 
 
 def _steps(
-    reach: Reach, where: Target, place: Target, into: bool, recursive: bool
+    reach: Reach, where: Target, place: Target, into: bool, recursive: bool, same: bool
 ) -> Iterator[tuple[Item, str]]:
     item = found_item(reach, where)
     name = where.path.rpartition("/")[2]
     above = f"{place.path}/{name}".strip("/") if into and name else place.path
-    same = where.name == place.name and where.snapshot is None
     shown = printable(str(where))
     if item.kind != "dir":
         if same and above == where.path:

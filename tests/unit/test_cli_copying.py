@@ -76,6 +76,13 @@ def test_d6_73_moving_leaves_nothing_behind(sales: Run, tmp_path: Path) -> None:
     assert names(sales) == ["archive/d/e/c.csv", "z.csv"]
 
 
+def test_two_files_of_one_name_are_both_kept(sales: Run) -> None:
+    sales("cp", "sales/a.csv", "sales/d/a.csv")
+    done = sales("mv", "sales/a.csv", "sales/d/a.csv", "sales/new/", code=2)
+    assert "a.csv and d/a.csv would both become new/a.csv" in done.stderr
+    assert names(sales) == ["a.csv", "d/a.csv", "d/b.csv", "d/e/c.csv"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
