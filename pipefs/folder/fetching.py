@@ -85,7 +85,7 @@ class Fetcher:
                     step, answer = answers.get()
                     if isinstance(answer, Fetched):
                         take(answer)
-                    elif (ended := _is_the_end(answer)) is not None:
+                    elif (ended := _is_the_end(answer, self._folder.path)) is not None:
                         raise ended
                     else:
                         fail(step, _reason(answer))
@@ -223,13 +223,13 @@ def _write(fd: int, data: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _is_the_end(error: Exception) -> Exception | None:
+def _is_the_end(error: Exception, folder: str) -> Exception | None:
     """The error to end with, where the other files would fare no better."""
     if isinstance(error, StoreUnavailable | NoSpace):
         return error
     if isinstance(error, OSError) and error.errno in _FULL:
         return NoSpace(
-            f"{error.filename or 'the folder'}: {error.strerror}",
+            f"{error.filename or folder}: {error.strerror}",
             hint="What was pulled stays. Make room, then the same command goes on from there",
         )
     return None

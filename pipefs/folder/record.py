@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from pipefs.errors import Busy, Corrupt
+from pipefs.errors import Busy, Corrupt, NoSpace, PipefsError
 from pipefs.folder.states import Known
 from pipefs.home import Home, make_private
 
@@ -61,10 +61,7 @@ class Record:
             self._prepare(folder)
         except sqlite3.DatabaseError as e:
             self._unlock()
-            raise Corrupt(
-                f"{self.file} cannot be read: {e}",
-                hint="Delete it: files that are equal on both sides are found by comparing them",
-            ) from e
+            raise _told(self.file, e) from e
 
     def _prepare(self, folder: str) -> None:
         # What a power loss takes is found again by comparing.
@@ -100,10 +97,14 @@ class Record:
 
     def known(self) -> dict[str, Known]:
         """All of it, by path."""
-        rows = self._db.execute(
-            "SELECT path, size, mtime_ns, ctime_ns, version, etag, checksum, synced_ns FROM files"
-        )
-        return {os.fsdecode(path): Known(*rest) for path, *rest in rows}
+        try:
+            rows = self._db.execute(
+                "SELECT path, size, mtime_ns, ctime_ns, version, etag, checksum, synced_ns "
+                "FROM files"
+            )
+            return {os.fsdecode(path): Known(*rest) for path, *rest in rows}
+        except sqlite3.DatabaseError as e:
+            raise _told(self.file, e) from e
 
     def put(self, items: Mapping[str, Known]) -> None:
         """Files that are in step now; durable soon."""
@@ -145,13 +146,17 @@ class Record:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.DatabaseError as e:
+            raise _told(self.file, e) from e
 
 
 def _lock(file: Path, folder: str) -> int:
@@ -165,3 +170,19 @@ def _lock(file: Path, folder: str) -> int:
             hint="Wait until it is done, then again",
         ) from None
     return fd
+
+
+def _told(file: Path, error: sqlite3.DatabaseError) -> PipefsError:
+    """A full disk and a record that is in use must not be taken for a damaged one."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return NoSpace(
+            f"{file} cannot be written: {error}",
+            hint="Make room there, then again: what was moved is found by comparing",
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(f"{file} is in use: {error}", hint="Wait until it is done, then again")
+    return Corrupt(
+        f"{file} cannot be read: {error}",
+        hint="Delete it: files that are equal on both sides are found by comparing them",
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipefs.errors import Busy, Conflict, NotFound, StoreUnavailable, UsageError
+from pipefs.errors import Busy, Conflict, Corrupt, NoSpace, NotFound, StoreUnavailable, UsageError
 from pipefs.folder import fetching
 from pipefs.folder.pulling import is_synced
 from pipefs.folder.record import Record
@@ -314,6 +314,22 @@ def test_one_pull_of_a_folder_at_a_time(ann: User) -> None:
     ):
         ann.pull()
     ann.pull()
+
+
+def test_a_record_that_does_not_fit_on_the_disk_is_not_damaged(ann: User) -> None:
+    ann.pull()
+    with Record(ann.replica.home, ann.folder.path, ann.replica.pipe.pipe_id) as record:
+        known = record.known()
+        # What SQLite says of a file that may not grow is what it says on a full disk.
+        record._db.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(NoSpace, match="cannot be written"):
+            record.put({f"{n:0200}": next(iter(known.values())) for n in range(200)})
+        assert record.known() == known
+        record._db.execute("PRAGMA max_page_count = 100000")
+        record.put(known)
+    record.file.write_bytes(b"nothing that SQLite knows" * 100)
+    with pytest.raises(Corrupt, match="cannot be read"):
+        ann.pull()
 
 
 def test_links_in_the_folder_are_followed(ann: User, tmp_path: Path, store: LocalStore) -> None:
