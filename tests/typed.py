@@ -70,7 +70,7 @@ class Starter:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(SOURCE), str(SOURCE / "daemon")))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.typed", address],
-            cwd=SOURCE, env=env, stdin=subprocess.DEVNULL,
+            cwd=SOURCE, env=env, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + 60
         while not Path(address).exists():
@@ -78,7 +78,8 @@ class Starter:
             time.sleep(0.02)
 
     def close(self) -> None:
-        self.process.kill()
+        # With commands that hang: their environment in /proc is that of their start.
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         shutil.rmtree(self.folder)
 
