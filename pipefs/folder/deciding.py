@@ -69,6 +69,8 @@ class Sides:
     """When the folder was looked at."""
     folders: Set[str] = frozenset()
     """Of the pipe, whatever the filters take."""
+    epoch: str = ""
+    """Of the pipe's log; "" where it has none."""
 
     @property
     def local(self) -> Mapping[str, Local]:
@@ -114,6 +116,7 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
     other: dict[str, str] = {}
     folders: set[str] = set()
     with replica.opened(cached=options.cached) as now:
+        epoch = now.position().epoch
         named = _named(options)
         items = now.walk() if named is None else filter(None, map(now.entry, named))
         for item in items:
@@ -130,7 +133,7 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
         found = scan(folder.path, filters, follow_links=options.follow_links)
     found.hidden.update(other)
     found.left_out.update({p: why for p, why in other.items() if filters.takes(p)})
-    return Sides(folder, found, record.known(), remote, read_ns, folders)
+    return Sides(folder, found, record.known(), remote, read_ns, folders, epoch)
 
 
 def _refuse_store(replica: Replica, folder: Folder, filters: Filters) -> None:
@@ -210,6 +213,16 @@ def noted(sides: Sides, plan: Plan) -> dict[str, Known]:
         seen = sides.remote[path]
         learnt[path] = Known(-1, -1, -1, seen.version, seen.etag, seen.checksum, now_ns)
     return learnt
+
+
+EPOCH = "epoch"
+"""Fact of a record: the pipe's log that it was in step with."""
+
+
+def note_epoch(sides: Sides, record: Record) -> None:
+    """Remember the log, where none is known yet."""
+    if sides.epoch and not record.fact(EPOCH):
+        record.note({EPOCH: sides.epoch})
 
 
 def forget_gone(replica: Replica, sides: Sides, record: Record, options: Options) -> None:

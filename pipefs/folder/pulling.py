@@ -18,6 +18,7 @@ from pipefs.folder.deciding import (
     decide,
     forget_gone,
     look,
+    note_epoch,
     noted,
     refuse_missing,
 )
@@ -86,6 +87,7 @@ def pull(
                 delete_here(sides, sorted(set(extra) - set(first)), report)
             known.forget(report.deleted)
             forget_gone(replica, sides, known, options)
+            note_epoch(sides, known)
     report.documents = [d for d in DOCUMENTS if d in report.files]
     report.seconds = time.monotonic() - began
     report.check()

@@ -20,6 +20,7 @@ from pipefs.folder.deciding import (
     decide,
     forget_gone,
     look,
+    note_epoch,
     noted,
     refuse_missing,
     stays_local,
@@ -166,6 +167,7 @@ class _Push:
             self._report.files = [self._done[p] for p in sorted(self._done)]
             self._record.forget(self._report.deleted)
         forget_gone(self._replica, self._sides, self._record, self._options)
+        note_epoch(self._sides, self._record)
 
     def _make_room(self, plan: Plan) -> None:
         first = first_to_go(self.extra, plan.steps)

@@ -17,7 +17,16 @@ from typing import Literal
 
 from pipefs.errors import Conflict, NotFound, Refused
 from pipefs.filters import Patterns, patterns_of
-from pipefs.folder.deciding import Folder, Sides, decide, filters_of, look, stays_local
+from pipefs.folder.deciding import (
+    EPOCH,
+    Folder,
+    Sides,
+    decide,
+    filters_of,
+    look,
+    note_epoch,
+    stays_local,
+)
 from pipefs.folder.landing import move_aside
 from pipefs.folder.places import command_for
 from pipefs.folder.pulling import pull
@@ -28,6 +37,7 @@ from pipefs.folder.reports import Options, PartlyMoved, Report
 from pipefs.folder.resolving import conflicts, free_name
 from pipefs.publishing import Publisher
 from pipefs.replica import Replica
+from pipefs.units import show_count
 
 FOLLOW_S = 10.0
 """How often the log is looked at: half a million requests a month, a fifth of a dollar on AWS."""
@@ -71,7 +81,7 @@ class Gone(NotFound):
 
 
 class Empty(Refused):
-    """One side has nothing at all."""
+    """One side has nothing at all, or never had what it lacks."""
 
 
 class Rounds:
@@ -182,7 +192,14 @@ class Rounds:
         with Record(home, self._folder.path, pipe.pipe_id) as record:
             sides = look(self._replica, self._folder, record, options)
             self.check_folder()  # again: the store may have kept us waiting
+            is_new = record.fact(EPOCH) not in ("", sides.epoch)
+            if is_new:  # what it lacks shows when it was listed once more
+                sides = look(self._replica, self._folder, record, replace(options, cached=False))
             here, there = self._deleted(sides, options)
+            if is_new:
+                self._refuse_new(there)
+                record.note({EPOCH: sides.epoch})
+            note_epoch(sides, record)
             delete_here(sides, there, report)
             for path in report.deleted:
                 self._tell(Event("deleted here", path))
@@ -220,6 +237,18 @@ class Rounds:
         raise Empty(
             f"{side} has no files any more: the {len(loses):,} of the other side stay",
             hint=f"If you mean it: {command_for(home, pipe, place, verb)} --delete -y",
+        )
+
+    def _refuse_new(self, lacking: Sequence[str]) -> None:
+        """A pipe that was made anew never had what it lacks: nobody deleted that."""
+        if not lacking:
+            return
+        home, pipe, place = self._replica.home, self._replica.pipe, self._folder.path
+        raise Empty(
+            f"{pipe.name} was made anew, and lacks {show_count(len(lacking), 'file')} of "
+            f"{place}, such as {lacking[0]}: nothing moves",
+            hint=f"To put them there: {command_for(home, pipe, place, 'push')} --mode all\n"
+            f"To delete them here: {command_for(home, pipe, place, 'pull')} --delete",
         )
 
     # --- a preview ----------------------------------------------------------------------------

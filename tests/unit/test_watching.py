@@ -237,6 +237,34 @@ def test_a_folder_that_goes_while_it_is_looked_at_deletes_nothing(
     assert "d/b.csv" in {o.key for o in store.list()}
 
 
+def test_a_pipe_that_was_made_anew_deletes_nothing_here(
+    ann: User, bob: User, store: LocalStore, tmp_path: Path
+) -> None:
+    watched = Watched(bob, delete=True)
+    bob.write("mine.csv", "3")
+    watched.once()
+    # Nothing but the log is gone: that says nothing of the files.
+    for item in list(store.list(".pipefs/")):
+        store.delete(item.key)
+    assert watched.once() == []
+    store.close()
+    shutil.rmtree(tmp_path / "store")
+    anew = LocalStore(tmp_path / "store")
+    anew.put("new.csv", b"4")
+    with pytest.raises(Empty, match=r"made anew, and lacks 3 files of .*/bob, such as a\.csv"):
+        watched.once()
+    with pytest.raises(Empty, match="nothing moves"):
+        watched.once()
+    assert bob.has() == {"a.csv": "1", "d/b.csv": "22", "mine.csv": "3"}
+    bob.pull()
+    bob.push(mode="all")
+    assert watched.once() == []  # said and done: from now on deletions travel
+    anew.delete("new.csv")
+    assert watched.once() == [("deleted here", "new.csv")]
+    assert bob.has() == {"a.csv": "1", "d/b.csv": "22", "mine.csv": "3"}
+    anew.close()
+
+
 # --- running ------------------------------------------------------------------------------------
 
 
