@@ -88,6 +88,8 @@ def steps(block: Block) -> Iterator[Step]:
 
 
 _MASKS = [
+    # What a busy machine has sent, or waited for, before it is asked to.
+    (r"(?<=all saved)( · \d+ files? \([^)]*\))?( · [\d.]+ m?s)?", ""),
     (r" · waited [^·]*?(?= ·|$)", ""),
     (r"\bcache \d.*$", "CACHE"),
     (r"(?<=\.conflict-)[\w-]+?(?=-20\d)", "HOST"),

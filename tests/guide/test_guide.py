@@ -73,3 +73,5 @@ def test_a_page_that_shows_something_else_is_found() -> None:
     assert pages.matches(["sales  ~/pipes/sales · ready in 12.5 s", "…"], said)
     assert not pages.matches(["sales  ~/pipes/sales · ready"], said)
     assert not pages.matches(["sales  ~/pipes/sales · ready in 12.5 s"], said)
+    assert pages.matches(["s  all saved · 2 files (7 MB) · 1.0 s"], ["s  all saved"])
+    assert not pages.matches(["s  all saved · 2 files (7 MB) · 1.0 s"], ["s  1 file waits"])
