@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipefs.cli.main import SECTIONS
 from tests.guide import pages
 from tests.guide.pages import GUIDE, NOT_RUN, PLAIN, RUN
 from tests.typed import Starter
@@ -66,6 +67,13 @@ def test_what_a_page_types_works(
                 if step.shown:
                     again = f"python -m tests.guide.pages docs/guide/{page.name}"
                     assert pages.matches(step.shown, said), (step, said, f"rewrite it: {again}")
+
+
+def test_every_command_is_on_some_page() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = [name for _, _, table in SECTIONS for name in table]
+    said = [n for n in names if re.search(rf"pipefs (-\S+ (\w+ )?)*{n}\b|`{n}`", text)]
+    assert sorted(set(names) - set(said)) == []
 
 
 def test_a_page_that_shows_something_else_is_found() -> None:
