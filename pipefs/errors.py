@@ -15,6 +15,7 @@
     │   │   ├── Throttled       503 SlowDown: wait, then retry
     │   │   └── ServerFault     500: it is there, and failed at this request
     │   ├── AccessDenied        credentials missing, wrong or too weak: a retry does not help
+    │   │   └── NotAccepted     expired or unknown ones: no other request fares better
     │   └── Unsupported         this store lacks the capability
     ├── NoSpace             local disk full
     ├── Corrupt             checksum mismatch or broken structure: stop, never retry
@@ -105,6 +106,10 @@ class ServerFault(StoreUnavailable):
 
 class AccessDenied(StoreError):
     errno = errno.EACCES
+
+
+class NotAccepted(AccessDenied):
+    """The credentials are not good for anything, where others only lack a right."""
 
 
 class Unsupported(StoreError):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from pipefs.errors import Corrupt, NoSpace, PipefsError, StoreUnavailable
+from pipefs.errors import Corrupt, NoSpace, NotAccepted, PipefsError, StoreUnavailable
 from pipefs.folder.deciding import Folder
 from pipefs.folder.landing import land
 from pipefs.folder.plan import Step
@@ -69,8 +69,8 @@ class Fetcher:
         """Fetch all of them, in no order.
 
         Raises:
-            StoreUnavailable, NoSpace: the rest would fare no better; `take` was told what was
-                done.
+            StoreUnavailable, NotAccepted, NoSpace: the rest would fare no better; `take` was told
+                what was done.
         """
         answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         large = deque(s for s in steps if _remote(s).size > PIECE_BYTES)
@@ -225,7 +225,7 @@ def _write(fd: int, data: bytes) -> None:
 
 def _is_the_end(error: Exception, folder: str) -> Exception | None:
     """The error to end with, where the other files would fare no better."""
-    if isinstance(error, StoreUnavailable | NoSpace):
+    if isinstance(error, StoreUnavailable | NotAccepted | NoSpace):
         return error
     if isinstance(error, OSError) and error.errno in _FULL:
         return NoSpace(

@@ -14,6 +14,7 @@ from pipefs.errors import (
     AccessDenied,
     Corrupt,
     NoSpace,
+    NotAccepted,
     NotFound,
     PipefsError,
     PreconditionFailed,
@@ -157,7 +158,7 @@ def from_obstore(e: Exception, where: Where, doing: str) -> PipefsError | None:
     code, status = _OBSTORE_CODE.search(text), _OBSTORE_STATUS.search(text)
     if status is None:
         if "CredentialProvider" in text or "credential" in text[:200]:
-            return AccessDenied(f"no usable credentials for {where.endpoint}: {text[:300]}")
+            return NotAccepted(f"no usable credentials for {where.endpoint}: {text[:300]}")
         return unreachable(where, doing, text.split("\n\nDebug source", 1)[0][:300])
     message = _OBSTORE_MESSAGE.search(text)
     return from_code(
@@ -211,9 +212,9 @@ def from_code(code: str, status: int, message: str, where: Where, doing: str) ->
 
 def _denied(code: str, status: int, where: Where, said: str) -> AccessDenied | None:
     if code == "RequestTimeTooSkewed":
-        return AccessDenied(f"this machine's clock is wrong: {said}", hint="Set it (NTP).")
+        return NotAccepted(f"this machine's clock is wrong: {said}", hint="Set it (NTP).")
     if code in _CREDENTIALS:
-        return AccessDenied(
+        return NotAccepted(
             f"the credentials {where.account} are not accepted: {said}",
             hint=_RENEW if "Expired" in code else _CHECK,
         )

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from pipefs.errors import Busy, Conflict, Corrupt, NoSpace, NotFound, StoreUnavailable, UsageError
+from pipefs.errors import (
+    AccessDenied,
+    Busy,
+    Conflict,
+    Corrupt,
+    NoSpace,
+    NotAccepted,
+    NotFound,
+    StoreUnavailable,
+    UsageError,
+)
 from pipefs.folder import fetching
 from pipefs.folder.pulling import is_synced
 from pipefs.folder.record import Record
@@ -270,6 +280,21 @@ def test_what_was_done_before_the_store_failed_stays_done(
     done = set(ann.has())
     assert "many/20" not in done
     assert set(ann.pull().files) == {*ALL, *(f"many/{n:02}" for n in range(40))} - done
+
+
+def test_credentials_that_expire_end_a_pull_and_a_missing_right_does_not(
+    ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = FaultStore(ann.replica.store)
+    monkeypatch.setattr(type(ann.replica), "store", property(lambda _self: faulty))
+    faulty.fail("get", lambda: NotAccepted("expired", hint="aws sso login"), key="*.csv")
+    with pytest.raises(NotAccepted) as ended:
+        ann.pull()
+    assert ended.value.exit_code == 5 and ended.value.hint == "aws sso login"
+    faulty.fail("get", lambda: AccessDenied("not allowed"), key="a.csv")
+    with pytest.raises(PartlyMoved, match=r"a\.csv: not allowed"):
+        ann.pull()
+    assert (ann.path / "d/b.csv").exists() and not (ann.path / "a.csv").exists()
 
 
 def test_a_large_file_goes_on_from_its_part(
