@@ -104,6 +104,10 @@ class ServerFault(StoreUnavailable):
     SeaweedFS gives it for ever to keys that it cannot keep."""
 
 
+FAULTS_IN_A_ROW = 8
+"""So many of these, and no answer between them, are taken for a store that is down."""
+
+
 class AccessDenied(StoreError):
     errno = errno.EACCES
 

@@ -25,12 +25,14 @@ from pipefs.beside import Beside
 from pipefs.commits import MAX_CHANGES, Change
 from pipefs.conditional import ConditionalStore
 from pipefs.errors import (
+    FAULTS_IN_A_ROW,
     AccessDenied,
     Conflict,
     NoSpace,
     PipefsError,
     ReadOnly,
     Refused,
+    ServerFault,
     StoreUnavailable,
     UsageError,
 )
@@ -236,6 +238,7 @@ class Publisher:
         stop = threading.Event()
         sender = Sender(self._conditional, notes, self._progress, stop)
         fatal: list[PipefsError] = []
+        faults: list[ServerFault] = []
 
         def one(job: Job) -> None:
             if job.error is None and fatal:
@@ -244,6 +247,12 @@ class Publisher:
                 return
             try:
                 self._send_one(sender, job)
+                faults.clear()
+            except ServerFault as e:
+                job.error = e
+                faults.append(e)
+                if len(faults) >= FAULTS_IN_A_ROW:
+                    fatal.append(StoreUnavailable(e.message, hint=e.hint))
             except _FATAL as e:
                 fatal.append(e)
                 job.error = e

@@ -19,7 +19,15 @@ from dataclasses import dataclass
 
 import xxhash
 
-from pipefs.errors import Corrupt, NoSpace, NotAccepted, PipefsError, StoreUnavailable
+from pipefs.errors import (
+    FAULTS_IN_A_ROW,
+    Corrupt,
+    NoSpace,
+    NotAccepted,
+    PipefsError,
+    ServerFault,
+    StoreUnavailable,
+)
 from pipefs.folder.deciding import Folder
 from pipefs.folder.landing import land
 from pipefs.folder.plan import Step
@@ -76,6 +84,7 @@ class Fetcher:
         large = deque(s for s in steps if _remote(s).size > PIECE_BYTES)
         small = deque(s for s in steps if _remote(s).size <= PIECE_BYTES)
         ended: Exception | None = None
+        judge = _Judge(self._folder.path)
         with ThreadPoolExecutor(_SMALL_AT_ONCE + _LARGE_AT_ONCE) as pool:
             for jobs, count in ((large, _LARGE_AT_ONCE), (small, _SMALL_AT_ONCE)):
                 for _ in range(min(count, len(jobs))):
@@ -83,12 +92,14 @@ class Fetcher:
             try:
                 for _ in steps:
                     step, answer = answers.get()
+                    if (ended := judge.ends(answer)) is not None:
+                        raise ended
                     if isinstance(answer, Fetched):
                         take(answer)
-                    elif (ended := _is_the_end(answer, self._folder.path)) is not None:
-                        raise ended
                     else:
                         fail(step, _reason(answer))
+                if judge.faults and not judge.answers:
+                    raise judge.faults[-1]
             finally:
                 self._stop.set()
                 large.clear()
@@ -223,16 +234,31 @@ def _write(fd: int, data: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _is_the_end(error: Exception, folder: str) -> Exception | None:
-    """The error to end with, where the other files would fare no better."""
-    if isinstance(error, StoreUnavailable | NotAccepted | NoSpace):
-        return error
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return NoSpace(
-            f"{error.filename or folder}: {error.strerror}",
-            hint="What was pulled stays. Make room, then the same command goes on from there",
-        )
-    return None
+class _Judge:
+    """Whether what happened to one file would happen to the others."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.answers = 0
+        self.faults: list[ServerFault] = []
+        """Since the last answer."""
+
+    def ends(self, answer: Fetched | Exception) -> Exception | None:
+        """The error to end with."""
+        if isinstance(answer, Fetched):
+            self.answers += 1
+            self.faults.clear()
+        elif isinstance(answer, ServerFault):  # may be of this file alone
+            self.faults.append(answer)
+            return answer if len(self.faults) >= FAULTS_IN_A_ROW else None
+        elif isinstance(answer, StoreUnavailable | NotAccepted | NoSpace):
+            return answer
+        elif isinstance(answer, OSError) and answer.errno in _FULL:
+            return NoSpace(
+                f"{answer.filename or self._folder}: {answer.strerror}",
+                hint="What was pulled stays. Make room, then the same command goes on from there",
+            )
+        return None
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipefs.errors import Conflict, NotFound, StoreError
+from pipefs.errors import Conflict, NotFound, ServerFault, StoreError
 from pipefs.folder.deciding import (
     Folder,
     Sides,
@@ -186,8 +186,11 @@ class _Push:
         done = self._publisher.publish([self._publication(step) for step in steps])
         learnt: dict[str, Known] = {}
         again, ended = [], None
+        answers = any(one.error is None for one in done)
         for step, one in zip(steps, done, strict=True):
-            if isinstance(one.error, StoreError):
+            # A store that took the others is there, and will not have this one.
+            alone = answers and isinstance(one.error, ServerFault)
+            if isinstance(one.error, StoreError) and not alone:
                 ended = one.error
             elif one.error is not None:
                 self._report.failed[step.path] = one.error.message

@@ -19,6 +19,7 @@ from pipefs.errors import Conflict, NotFound, Refused
 from pipefs.filters import Patterns, patterns_of
 from pipefs.folder.deciding import (
     EPOCH,
+    Bytes,
     Folder,
     Sides,
     decide,
@@ -223,7 +224,7 @@ class Rounds:
                 continue
             if local is None and remote is not None and known.remote_is_same(remote):
                 here.append(path)
-            elif remote is None and local is not None and known.local_is_same(local):
+            elif remote is None and local is not None and _is_unchanged(sides, path):
                 there.append(path)
         self._refuse_empty("push", self._folder.path, sides.local, here)
         self._refuse_empty("pull", self._replica.pipe.name, sides.remote, there)
@@ -275,6 +276,14 @@ class Rounds:
         for step in decide(sides, options, "push").steps:
             if step.local is not None and step.path not in gone and not stays(step.path):
                 self._tell(Event("pushed", step.path, step.local.size))
+
+
+def _is_unchanged(sides: Sides, path: str) -> bool:
+    known, local = sides.known[path], sides.local[path]
+    if known.local_is_same(local):
+        return True
+    # Times that were too young to tell; the bytes do.
+    return (known.size, known.mtime_ns) == (local.size, -1) and Bytes(sides).is_unchanged(path)
 
 
 def _report_of(move: Callable[[], Report]) -> Report:

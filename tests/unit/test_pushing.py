@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipefs import sending
-from pipefs.errors import Busy, Conflict, NotFound, ReadOnly, Refused, StoreUnavailable
+from pipefs.errors import Busy, Conflict, NotFound, ReadOnly, Refused, ServerFault, StoreUnavailable
 from pipefs.folder import pushing
 from pipefs.folder.deciding import Folder
 from pipefs.folder.orphans import orphans
@@ -415,6 +415,31 @@ class Dies(WrapperStore):
     "push-resumed",
     "A push that is killed loses nothing: the next one sends again at most what was on its way.",
 )
+def test_a_file_that_the_store_cannot_keep_is_told_and_the_others_move(
+    ann: User, bob: User, monkeypatch: pytest.MonkeyPatch, store: LocalStore
+) -> None:
+    made = faulty(ann, monkeypatch)
+    made.fail("put", lambda: ServerFault("internal error"), key="a.csv", times=2)
+    with pytest.raises(PartlyMoved, match=r"1 of 3 files were not pushed; a\.csv: internal error"):
+        ann.push()
+    assert keys(store) == ["d/b.csv", "d/c.txt"]
+    with pytest.raises(ServerFault):  # nothing else shows that the store is there
+        ann.push()
+    ann.push()
+    made.fail("get", lambda: ServerFault("internal error"), key="a.csv", times=2)
+    with pytest.raises(PartlyMoved, match=r"1 of 3 files were not pulled; a\.csv"):
+        bob.pull()
+    with pytest.raises(ServerFault):
+        bob.pull()
+    assert bob.pull().files == ["a.csv"]
+    # A store that has nothing but errors is not asked for each of many files.
+    for n in range(100):
+        ann.write(f"many/{n}", "x")
+    made.fail("put", lambda: ServerFault("internal error"), key="many/*", times=1000)
+    with pytest.raises(StoreUnavailable):
+        ann.push()
+
+
 def test_files_that_landed_before_a_push_was_killed_are_not_sent_again(
     ann: User, bob: User, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
