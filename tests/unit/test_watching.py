@@ -269,21 +269,24 @@ def test_a_pipe_that_was_made_anew_deletes_nothing_here(
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_waited_for(ann: User, bob: User) -> None:
-    with running(ann, delete=True) as watched:
-        # Not even root can read a folder whose path is longer than the system takes.
-        names = ["n" * 200] * 25
-        above = os.open(ann.path / "d", os.O_RDONLY)
-        for name in names:
-            os.mkdir(name, dir_fd=above)
-            below = os.open(name, os.O_RDONLY, dir_fd=above)
-            os.close(above)
-            above = below
+    # Not even root can read a folder whose path is longer than the system takes.
+    deep = ann.path.parent / "deep"
+    deep.mkdir()
+    above = os.open(deep, os.O_RDONLY)
+    for name in ["n" * 250] * 17:
+        os.mkdir(name, dir_fd=above)
+        below = os.open(name, os.O_RDONLY, dir_fd=above)
         os.close(above)
+        above = below
+    os.close(above)
+    with running(ann, delete=True) as watched:
+        deep.rename(ann.path / "d" / "deep")
         ann.write("new.csv", "3")
         eventually(lambda: [e for e in watched.events if "cannot be read" in e.text], "it is told")
-        shutil.rmtree(ann.path / "d" / names[0])
+        (ann.path / "d" / "deep").rename(deep)
         eventually(lambda: ("pushed", "new.csv") in watched.told(), "it goes on")
     assert not [event for event in watched.told() if event[0].startswith("deleted")]
+    shutil.rmtree(deep)
 
 
 def test_changes_travel_both_ways_while_it_runs(ann: User, bob: User) -> None:
