@@ -86,9 +86,17 @@ Layers = list[Mapping[str, object]]
 class Registry:
     """The pipes of one home (with `--profile P`: of that profile)."""
 
-    def __init__(self, home: Home, config: Config | None = None) -> None:
-        """Reads the main configuration file unless it is given."""
+    def __init__(
+        self,
+        home: Home,
+        config: Config | None = None,
+        *,
+        on_get: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """Reads the main configuration file unless it is given. `on_get` is told every name that
+        is looked up."""
         self.home = home
+        self._on_get = on_get
         self._folder = home.config / "pipes"
         self.vault = Vault(home)
         self._config = load_config(home.config_file) if config is None else config
@@ -118,6 +126,7 @@ class Registry:
     def get(self, name: str) -> Pipe:
         """Raises `NotFound` with near names, `NewerFormat`, `UsageError` for a bad file."""
         url, pipe_id, created, options = self._read(name)
+        self._on_get(name)
         settings = self.settings_for(name, options, url)
         kept = partial(self.credentials_for, name, options)
         return Pipe(name, url, pipe_id, created, options, settings, kept)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130
 
+_ABOUT_A_PIPE = re.compile(r"\bpipefs (snapshots|snapshot|check|doctor|policy|set|cred set) NAME\b")
+"""Next steps for the pipe that failed; others, such as `create NAME`, are about a new name."""
+
 
 @dataclass
 class App:
@@ -39,6 +43,8 @@ class App:
     quiet: bool = False
     verbose: bool = False
     json: bool = False
+    asked: set[str] = field(default_factory=set)
+    """Pipes that the command looked up by name."""
 
     def home(self) -> Home:
         return resolve_home(
@@ -59,7 +65,8 @@ class App:
                 if not new_profile:
                     raise
                 write_profile(home, home.profile, {}, create=True)
-        return Registry(home, load_config(home.config_file, must_exist=bool(self.config_file)))
+        defaults = load_config(home.config_file, must_exist=bool(self.config_file))
+        return Registry(home, defaults, on_get=self.asked.add)
 
     def command(self, rest: str) -> str:
         """`rest` as the user would type it, with the global options that choose the registry."""
@@ -71,6 +78,13 @@ class App:
         if self.config_file:
             words += ["--config", self.config_file]
         return " ".join([*words, rest])
+
+    def step(self, hint: str) -> str:
+        """The next step of an error, with the pipe where the library could only say NAME."""
+        if len(self.asked) != 1:
+            return hint
+        (name,) = self.asked
+        return _ABOUT_A_PIPE.sub(lambda found: self.command(f"{found[1]} {name}"), hint)
 
     def say(self, text: str = "") -> None:
         """A line of result for people; silent with -q and with --json."""
@@ -297,7 +311,7 @@ def run(body: Callable[[], object], app: App) -> int:
     except PipefsError as e:
         if app.verbose:
             traceback.print_exc()
-        click.echo(message_text(e.message, e.hint), err=True)
+        click.echo(message_text(e.message, app.step(e.hint)), err=True)
         return e.exit_code
     except BrokenPipeError:
         raise

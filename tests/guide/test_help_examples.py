@@ -246,6 +246,19 @@ def test_a_mistake_is_told_what_to_type_next(
     assert said in done.out + done.err
 
 
+def test_the_next_step_names_the_pipe_and_the_profile(embedded: World) -> None:
+    fresh(embedded)
+    desk = embedded.desk
+    assert desk.type("pipefs ls sales@nosuch").err.endswith("All: pipefs snapshots sales\n")
+    assert "Make one: pipefs snapshot hurdat\n" in desk.type("pipefs ls hurdat@latest").err
+    embedded.do("pipefs profile create team && pipefs --profile team create x")
+    assert (
+        "pipefs --profile team snapshot x\n" in desk.type("pipefs --profile team ls x@latest").err
+    )
+    # Two pipes: which of them, only the message knows.
+    assert "pipefs snapshots NAME" in desk.type("pipefs lock sales prices@nosuch").err
+
+
 EXIT_CODES = {
     0: "pipefs ls sales",
     1: "pipefs cat sales/q3.csv > /dev/full",
