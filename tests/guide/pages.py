@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -171,6 +172,13 @@ def session(text: str, starter: Starter, server: SeaweedServer | None) -> Iterat
         found.close()
 
 
+def as_anna(line: str) -> str:
+    """A line of this machine as the guide's person would see it."""
+    line = re.sub(r"\b[\w.-]+@" + re.escape(socket.gethostname()), "anna@lab7", line)
+    line = re.sub(r"(?<=\.conflict-)[\w-]+?(?=-20\d)", "lab7", line)
+    return re.sub(r" · waited [^·]*?(?= ·|$)", "", line)
+
+
 def wants_s3(text: str) -> bool:
     return any(kind == "s3" for kind, _ in _COMMENT.findall(text))
 
@@ -192,7 +200,7 @@ def _written(path: Path, starter: Starter, server: SeaweedServer | None) -> str:
                 code, said = page.do(step)
                 print(f"{path.name}:{block.start}", code, step.line, *said, sep="\n    ")
                 made.append(f"{step.who}$ {step.line}")
-                made += step.shown if matches(step.shown, said) else said
+                made += step.shown if matches(step.shown, said) else map(as_anna, said)
     return "\n".join([*made, *lines[done_until:]]) + "\n"
 
 
