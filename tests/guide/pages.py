@@ -174,7 +174,8 @@ def session(text: str, starter: Starter, server: SeaweedServer | None) -> Iterat
 
 def as_anna(line: str) -> str:
     """A line of this machine as the guide's person would see it."""
-    line = re.sub(r"\b[\w.-]+@" + re.escape(socket.gethostname()), "anna@lab7", line)
+    host = socket.gethostname().partition(".")[0]
+    line = re.sub(rf"\b[\w.-]+@{re.escape(host)}\b", "anna@lab7", line)
     line = re.sub(r"(?<=\.conflict-)[\w-]+?(?=-20\d)", "lab7", line)
     return re.sub(r" · waited [^·]*?(?= ·|$)", "", line)
 
