@@ -17,7 +17,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,8 @@ class Publisher:
         self._progress = progress
         self._workers = workers
         self._large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+        self._sends: set[threading.Event] = set()
+        """Of each call that sends; set: it is to end."""
 
     def publish(
         self, items: Sequence[Publication | Deletion], *, atomic: bool = False
@@ -153,6 +155,12 @@ class Publisher:
         notes.done()
         self.beside.show()
         return [_result(job) for job in jobs]
+
+    def stop(self) -> None:
+        """Let `publish` in other threads end soon, by CancelledError. What landed is in the store,
+        and the next call on this machine announces it."""
+        for stop in tuple(self._sends):
+            stop.set()
 
     @property
     def _folder(self) -> Path:
@@ -265,13 +273,17 @@ class Publisher:
             one(jobs[0])
             return
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="publish")
+        self._sends.add(stop)
         try:
             for _ in pool.map(one, jobs):
                 pass
+            if stop.is_set():
+                raise CancelledError
         except BaseException:
             stop.set()
             raise
         finally:
+            self._sends.discard(stop)
             pool.shutdown(cancel_futures=True)
 
     def _send_one(self, sender: Sender, job: Job) -> None:

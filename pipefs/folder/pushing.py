@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from pipefs.errors import Conflict, NotFound, ServerFault, StoreError
+from pipefs.errors import Conflict, NotFound, PipefsError, ServerFault, StoreError
 from pipefs.folder.deciding import (
     Folder,
     Sides,
@@ -45,6 +46,8 @@ from pipefs.stores.base import MULTIPART_THRESHOLD_BYTES
 PART_FILES = 2000
 PART_BYTES = 1 << 30
 """What goes up before it is announced and recorded."""
+PARTS_AT_ONCE = 2
+"""While one is planned or announced, the other one keeps the store busy."""
 
 
 def push(
@@ -179,14 +182,41 @@ class _Push:
         """Send them; returns those that were written to meanwhile, as they are now."""
         # Large ones last: few of them go at once, and small ones would wait for their turn.
         order = sorted(steps, key=lambda s: (_local(s).size > MULTIPART_THRESHOLD_BYTES, s.path))
-        return [step for part in _parts(order) for step in self._send(part)]
+        parts, again = list(_parts(order)), list[Step]()
+        ended: PipefsError | None = None
+        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="push") as pool:
+            sent = [pool.submit(self._publish, part) for part in parts]
+            try:
+                for part, one in zip(parts, sent, strict=True):
+                    # What was under way when another failed is noted as well.
+                    ended = self._take(part, one, again) or ended
+                    if ended is not None:
+                        pool.shutdown(wait=False, cancel_futures=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._publisher.stop()
+                raise
+        if ended is not None:
+            raise ended
+        return again
 
-    def _send(self, steps: Sequence[Step]) -> list[Step]:
+    def _publish(self, steps: Sequence[Step]) -> tuple[int, list[Published]]:
         read_ns = time.time_ns()
-        done = self._publisher.publish([self._publication(step) for step in steps])
+        return read_ns, self._publisher.publish([self._publication(step) for step in steps])
+
+    def _take(
+        self, steps: Sequence[Step], sent: Future[tuple[int, list[Published]]], again: list[Step]
+    ) -> PipefsError | None:
+        """Note what became of a part; the error that ends the push."""
+        try:
+            read_ns, done = sent.result()
+        except CancelledError:
+            return None
+        except PipefsError as e:
+            return e
         learnt: dict[str, Known] = {}
-        again, ended = [], None
         answers = any(one.error is None for one in done)
+        ended = None
         for step, one in zip(steps, done, strict=True):
             # A store that took the others is there, and will not have this one.
             alone = answers and isinstance(one.error, ServerFault)
@@ -198,9 +228,7 @@ class _Push:
             elif (changed := self._landed(step, one, read_ns, learnt)) is not None:
                 again.append(changed)
         self._record.put(learnt)
-        if ended is not None:
-            raise ended
-        return again
+        return ended
 
     def _publication(self, step: Step) -> Publication:
         seen = step.remote

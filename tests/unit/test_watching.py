@@ -237,6 +237,17 @@ def test_a_folder_that_goes_while_it_is_looked_at_deletes_nothing(
     assert "d/b.csv" in {o.key for o in store.list()}
 
 
+def test_the_deletion_of_a_file_that_was_pushed_as_it_was_written_travels(
+    ann: User, bob: User, store: LocalStore
+) -> None:
+    watched = Watched(bob, delete=True)
+    for number in range(5):  # so young that its times say nothing of later writes
+        bob.write("young.csv", str(number))
+        watched.once()
+        store.delete("young.csv")
+        assert watched.once() == [("deleted here", "young.csv")]
+
+
 def test_a_pipe_that_was_made_anew_deletes_nothing_here(
     ann: User, bob: User, store: LocalStore, tmp_path: Path
 ) -> None:
