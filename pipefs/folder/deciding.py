@@ -162,6 +162,8 @@ def _why_left_out(item: Item) -> str:
     """Why what a pipe has at a path cannot be in a folder; "" where it can."""
     if is_part(item.path):
         return "named like an unfinished download"
+    if is_ours(item.path):
+        return "a name of pipefs itself"
     if item.is_file:
         return ""
     return "symbolic link" if item.kind == "symlink" else "special file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -494,6 +495,19 @@ def test_only_names_of_our_downloads_are_passed_over(
     assert not (bob.path / part).exists()
     assert bob.push(delete=True).deleted == []
     assert part in keys(store)
+
+
+def test_a_commit_that_names_what_is_pipefs_own_moves_nothing(
+    ann: User, bob: User, store: LocalStore
+) -> None:
+    ann.push()
+    key = ".pipefs/commits/00000000000000000001.json"
+    commit = json.loads(store.get(key, None, 0, 1 << 20))
+    commit["changes"].append({**commit["changes"][0], "path": ".pipefs/x", "key": "a.csv"})
+    store.put(key, json.dumps(commit).encode())
+    assert bob.pull().files == list(ALL)
+    assert bob.pull().left_out == {".pipefs/x": "a name of pipefs itself"}
+    assert bob.push(delete=True).deleted == []
 
 
 def test_what_a_broken_link_led_to_is_not_deleted(ann: User, store: LocalStore) -> None:
