@@ -11,7 +11,7 @@ import stat
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 
-from pipefs.commits import Change
+from pipefs.commits import Change, bounded_ns
 from pipefs.records import NO_MODE, Inode
 from pipefs.types import ObjectVersion
 
@@ -67,4 +67,5 @@ def _nanoseconds(metadata: Mapping[str, str]) -> int | None:
         value = Decimal(metadata.get("mtime", ""))
     except InvalidOperation:
         return None
-    return int(value * _NS) if value.is_finite() and abs(value) < 1 << 40 else None
+    known = value.is_finite() and abs(value) < 1 << 40
+    return bounded_ns(int(value * _NS)) if known else None

@@ -115,6 +115,7 @@ class _Header(msgspec.Struct):
 
 
 def encode_commit(commit: Commit) -> bytes:
+    _bound(commit)
     return _encode(commit) + b"\n"
 
 
@@ -130,9 +131,34 @@ def decode_commit(data: bytes, key: str) -> Commit:
                 f"{key} was written by a newer pipefs (format {newer}; this one knows {FORMAT})",
                 hint="upgrade pipefs on this machine",
             )
-        return _decode(data)
+        found = _decode(data)
     except msgspec.MsgspecError as e:
         raise Corrupt(f"{key} is not a commit: {e}") from e
+    _bound(found)
+    return found
+
+
+_END = 1 << 63
+
+
+def bounded_ns(at_ns: int) -> int:
+    """A time in ns as databases and file systems hold it: from 1677 to 2262."""
+    return max(-_END, min(at_ns, _END - 1))
+
+
+def _bound(commit: Commit) -> None:
+    """No number of one commit may keep everybody from reading the log: files have times of any
+    year, and other programs write what they like."""
+    commit.time = bounded_ns(commit.time)
+    for change in commit.changes:
+        for times in ("mtime", "ctime", "atime"):
+            if (at_ns := getattr(change, times)) is not None:
+                setattr(change, times, bounded_ns(at_ns))
+        for small in ("mode", "uid", "gid"):
+            if (value := getattr(change, small)) is not None and not 0 <= value < 1 << 32:
+                setattr(change, small, None)
+        change.size = max(0, min(change.size, _END - 1))
+        change.rdev = max(0, min(change.rdev, _END - 1))
 
 
 def digest(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_a_newer_format_is_refused_with_what_to_do() -> None:
 def test_what_is_no_commit_is_corrupt(data: bytes) -> None:
     with pytest.raises(Corrupt):
         decode_commit(data, "key")
+
+
+def test_no_number_in_a_commit_keeps_others_from_reading_it() -> None:
+    """Such as the time of a file of the year 3000, which some file systems hold."""
+    big = Change(op="put", path="a", mtime=1 << 70, ctime=-(1 << 70), mode=1 << 40, size=1 << 70)
+    commit = Commit(
+        format=FORMAT, epoch="e", number=1, time=1 << 70, author="", program="", writer="",
+        changes=[big, Change(op="put", path="b", mtime=5, mode=0o100644, uid=-1)],
+    )  # fmt: skip
+    for raw in (msgspec.to_builtins(commit), json.loads(encode_commit(commit))):
+        found = decode_commit(json.dumps(raw).encode(), "k")
+        first, second = found.changes
+        assert (first.mtime, first.ctime, first.mode) == ((1 << 63) - 1, -(1 << 63), None)
+        assert (first.size, found.time) == ((1 << 63) - 1, (1 << 63) - 1)
+        assert (second.mtime, second.mode, second.uid) == (5, 0o100644, None)
 
 
 def test_a_reader_follows_the_chain_in_order(store: LocalStore) -> None:

@@ -510,6 +510,20 @@ def test_a_commit_that_names_what_is_pipefs_own_moves_nothing(
     assert bob.push(delete=True).deleted == []
 
 
+def test_times_of_any_year_travel_as_far_as_they_can(
+    ann: User, bob: User, store: LocalStore, ram_path: Path
+) -> None:
+    store.put("theirs", b"x", metadata={"mtime": "99999999999", "mode": "99999999999999999999"})
+    ann.pull()
+    ann.folder, ann.path = Folder.at(ram_path), ram_path  # its file system has all years
+    ann.write("future", "1", mtime=40_000_000_000)
+    ann.write("past", "1", mtime=-40_000_000_000)
+    ann.pull()
+    assert ann.push().files == ["future", "past"]
+    assert sorted(bob.pull().files) == ["future", "past", "theirs"]
+    assert bob.pull().files == [] and ann.push().files == []
+
+
 def test_what_a_broken_link_led_to_is_not_deleted(ann: User, store: LocalStore) -> None:
     (ann.path / "d").rename(ann.path.parent / "disk")
     (ann.path / "d").symlink_to(ann.path.parent / "disk")
