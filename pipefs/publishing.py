@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +271,10 @@ class Publisher:
 
         if len(jobs) == 1:
             one(jobs[0])
-            return
+        else:
+            self._at_once(one, jobs, stop)
+
+    def _at_once(self, one: Callable[[Job], None], jobs: list[Job], stop: threading.Event) -> None:
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="publish")
         self._sends.add(stop)
         try:
