@@ -11,8 +11,9 @@ import stat
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 
-from pipefs.commits import Change, bounded_ns
+from pipefs.commits import Change
 from pipefs.records import NO_MODE, Inode
+from pipefs.times import bounded_ns
 from pipefs.types import ObjectVersion
 
 _NS = 10**9

@@ -23,6 +23,7 @@ import msgspec
 from pipefs.errors import Busy, Conflict, Corrupt, NewerFormat, NotFound, PreconditionFailed
 from pipefs.lease import WriterLease
 from pipefs.stores.base import WRITE_ID_KEY, Store
+from pipefs.times import bounded_ns
 from pipefs.version import VERSION
 
 FORMAT = 3
@@ -139,11 +140,6 @@ def decode_commit(data: bytes, key: str) -> Commit:
 
 
 _END = 1 << 63
-
-
-def bounded_ns(at_ns: int) -> int:
-    """A time in ns as databases and file systems hold it: from 1677 to 2262."""
-    return max(-_END, min(at_ns, _END - 1))
 
 
 def _bound(commit: Commit) -> None:

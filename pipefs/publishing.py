@@ -246,7 +246,7 @@ class Publisher:
         stop = threading.Event()
         sender = Sender(self._conditional, notes, self._progress, stop)
         fatal: list[PipefsError] = []
-        faults: list[ServerFault] = []
+        faults: list[PipefsError] = []
 
         def one(job: Job) -> None:
             if job.error is None and fatal:
@@ -256,16 +256,9 @@ class Publisher:
             try:
                 self._send_one(sender, job)
                 faults.clear()
-            except ServerFault as e:
-                job.error = e
-                faults.append(e)
-                if len(faults) >= FAULTS_IN_A_ROW:
-                    fatal.append(StoreUnavailable(e.message, hint=e.hint))
-            except _FATAL as e:
-                fatal.append(e)
-                job.error = e
             except PipefsError as e:
                 job.error = e
+                fatal.extend(_meets_all(e, faults))
             if job.error is not None:
                 job.outcome, job.change, job.gone = Outcome.FAILED, None, None
 
@@ -328,6 +321,19 @@ class Publisher:
     def _after(self, jobs: list[Job], finisher: Finisher) -> None:
         finisher.follow(_follows(jobs))
         finisher.remove([job.gone for job in jobs if job.gone is not None])
+
+
+def _meets_all(error: PipefsError, faults: list[PipefsError]) -> list[PipefsError]:
+    """The error of every other path, where this one would be.
+
+    Args:
+        faults: of the store at single paths, since it took one.
+    """
+    if not isinstance(error, ServerFault):
+        return [error] if isinstance(error, _FATAL) else []
+    faults.append(error)
+    down = len(faults) >= FAULTS_IN_A_ROW
+    return [StoreUnavailable(error.message, hint=error.hint)] if down else []
 
 
 def _follows(jobs: list[Job]) -> list[Follow]:

@@ -18,3 +18,16 @@ _COARSE = 5
 def stamp_ns() -> int:
     """Now, ns since the epoch, as the kernel would stamp a file."""
     return time.clock_gettime_ns(_COARSE) if sys.platform == "linux" else time.time_ns()
+
+
+_END = 1 << 63
+
+
+def bounded_ns(at_ns: int) -> int:
+    """A time in ns as records hold it: from 1677 to 2554. Some file systems have any year."""
+    return max(-_END, min(at_ns, 2 * _END - 1))
+
+
+def int64_ns(at_ns: int) -> int:
+    """A time in ns as a database of 64-bit integers holds it: to 2262."""
+    return max(-_END, min(at_ns, _END - 1))

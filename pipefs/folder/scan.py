@@ -13,10 +13,10 @@ import shlex
 import stat
 from collections.abc import Collection
 
-from pipefs.commits import bounded_ns
 from pipefs.errors import PipefsError
 from pipefs.filters import Filters
 from pipefs.folder.states import Local, Scan
+from pipefs.times import int64_ns
 
 PART = ".pipefs-part-"
 """What the name of an unfinished download begins with; it lies where the file will be."""
@@ -35,8 +35,8 @@ def is_part(path: str) -> bool:
 def local_of(status: os.stat_result) -> Local:
     return Local(
         status.st_size,
-        bounded_ns(status.st_mtime_ns),
-        bounded_ns(status.st_ctime_ns),
+        int64_ns(status.st_mtime_ns),
+        int64_ns(status.st_ctime_ns),
         stat.S_IMODE(status.st_mode),
         status.st_ino,
     )

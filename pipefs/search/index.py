@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pipefs.commits import Position
 from pipefs.replicated import Item
+from pipefs.times import int64_ns
 
 FORMAT = "2"
 TEXT_LIMIT_BYTES = 512 << 20
@@ -168,7 +169,7 @@ class Index:
             "version_id": item.version_id,
             "etag": item.etag,
             "size": item.size,
-            "mtime_ns": item.mtime_ns,
+            "mtime_ns": int64_ns(item.mtime_ns),
             "attributes": said,
             "metadata": said,
             "todo": todo,
@@ -186,7 +187,7 @@ class Index:
                 "kind": "snapshot",
                 "live": 1,
                 "version": snapshot,
-                "mtime_ns": time_ns,
+                "mtime_ns": int64_ns(time_ns),
                 "metadata": json.dumps(told),
                 "todo": 0,
             }

@@ -119,8 +119,8 @@ def test_no_number_in_a_commit_keeps_others_from_reading_it() -> None:
     for raw in (msgspec.to_builtins(commit), json.loads(encode_commit(commit))):
         found = decode_commit(json.dumps(raw).encode(), "k")
         first, second = found.changes
-        assert (first.mtime, first.ctime, first.mode) == ((1 << 63) - 1, -(1 << 63), None)
-        assert (first.size, found.time) == ((1 << 63) - 1, (1 << 63) - 1)
+        assert (first.mtime, first.ctime, first.mode) == ((1 << 64) - 1, -(1 << 63), None)
+        assert (first.size, found.time) == ((1 << 63) - 1, (1 << 64) - 1)
         assert (second.mtime, second.mode, second.uid) == (5, 0o100644, None)
 
 

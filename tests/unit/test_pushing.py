@@ -518,9 +518,11 @@ def test_times_of_any_year_travel_as_far_as_they_can(
     ann.folder, ann.path = Folder.at(ram_path), ram_path  # its file system has all years
     ann.write("future", "1", mtime=40_000_000_000)
     ann.write("past", "1", mtime=-40_000_000_000)
+    ann.write("y2445", "1", mtime=15_000_000_000)
     ann.pull()
-    assert ann.push().files == ["future", "past"]
-    assert sorted(bob.pull().files) == ["future", "past", "theirs"]
+    assert ann.push().files == ["future", "past", "y2445"]
+    assert sorted(bob.pull().files) == ["future", "past", "theirs", "y2445"]
+    assert (bob.path / "y2445").stat().st_mtime == 15_000_000_000
     assert bob.pull().files == [] and ann.push().files == []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from pipefs.times import stamp_ns
+from pipefs.times import bounded_ns, stamp_ns
 from pipefsd.transports.base import Caller, Operations, ReadReply, SetAttr
 from pipefsd.transports.kernel import wire
 
@@ -93,12 +93,12 @@ class NameHandlers:
             change.fh = fh
         if valid & wire.FATTR_ATIME:
             now = valid & wire.FATTR_ATIME_NOW
-            change.atime_ns = now_ns if now else atime * 1_000_000_000 + atime_ns
+            change.atime_ns = now_ns if now else bounded_ns(atime * 1_000_000_000 + atime_ns)
         if valid & wire.FATTR_MTIME:
             now = valid & wire.FATTR_MTIME_NOW
-            change.mtime_ns = now_ns if now else mtime * 1_000_000_000 + mtime_ns
+            change.mtime_ns = now_ns if now else bounded_ns(mtime * 1_000_000_000 + mtime_ns)
         if valid & wire.FATTR_CTIME:
-            change.ctime_ns = ctime * 1_000_000_000 + ctime_ns
+            change.ctime_ns = bounded_ns(ctime * 1_000_000_000 + ctime_ns)
         attr, ttl_s = self._ops.setattr(caller, node, change)
         return wire.pack_attr(attr, ttl_s)
 

@@ -17,7 +17,7 @@ from typing import Any  # what comes from fusepy
 
 import fuse
 
-from pipefs.times import stamp_ns
+from pipefs.times import bounded_ns, stamp_ns
 from pipefsd.transports.base import (
     Attr,
     Caller,
@@ -221,7 +221,11 @@ class PathOperations(fuse.Operations):  # type: ignore[misc]  # fusepy has no ty
         """(seconds, ns) of access and of change; ns may be UTIME_NOW or UTIME_OMIT."""
         now = stamp_ns()
         wanted: list[int | None] = [
-            now if ns == UTIME_NOW else None if ns == UTIME_OMIT else seconds * 10**9 + ns
+            now
+            if ns == UTIME_NOW
+            else None
+            if ns == UTIME_OMIT
+            else bounded_ns(seconds * 10**9 + ns)
             for seconds, ns in times or [(0, UTIME_NOW)] * 2
         ]
         self._change(path.decode(ENCODING), SetAttr(atime_ns=wanted[0], mtime_ns=wanted[1]))
