@@ -52,7 +52,7 @@ class Opened:
         else:
             assert self._fd is not None
             for offset in range(0, self.size, BLOCK_SIZE_BYTES):
-                digest.update(os.pread(self._fd, BLOCK_SIZE_BYTES, offset))
+                digest.update(_read(self._fd, BLOCK_SIZE_BYTES, offset))
         return digest.hexdigest()
 
     def to_send(
@@ -129,7 +129,14 @@ def _file(path: Path) -> Iterator[Opened]:
 def _of_descriptor(fd: int, st: os.stat_result) -> Opened:
     if st.st_size > SMALL_BYTES:
         return Opened(fd, None, st)
-    return Opened(fd, os.pread(fd, SMALL_BYTES + 1, 0), st)
+    return Opened(fd, _read(fd, SMALL_BYTES + 1, 0), st)
+
+
+def _read(fd: int, count: int, offset: int) -> bytes:
+    try:
+        return os.pread(fd, count, offset)
+    except OSError as e:
+        raise PipefsError(f"it cannot be read: {e.strerror}") from e
 
 
 def _descriptor(body: IO[bytes]) -> int | None:

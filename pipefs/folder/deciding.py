@@ -275,8 +275,8 @@ class Bytes:
                 while piece := file.read(_PIECE_BYTES):
                     sums.add(piece)
                     left -= len(piece)
-        except FileNotFoundError:
-            return False
+        except OSError:
+            return False  # who has to read it says why that fails, and of this file alone
         if left:
             return False
         if checksum:

@@ -167,6 +167,10 @@ class Watch:
             if isinstance(e, Gone) or (first and not isinstance(e, _PASSING)):
                 raise
             self._failed(e)
+        except OSError as e:  # a file system that is full, or errs; the next round may work
+            if first:
+                raise
+            self._failed(PipefsError(f"{e.filename or self._folder.path}: {e.strerror or e}"))
 
     def _has_moved(self) -> bool:
         """Whether the pipe changed since the last round."""

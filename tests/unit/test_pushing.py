@@ -526,6 +526,18 @@ def test_times_of_any_year_travel_as_far_as_they_can(
     assert bob.pull().files == [] and ann.push().files == []
 
 
+def test_a_file_that_cannot_be_read_is_told_and_the_others_move(ann: User, bob: User) -> None:
+    ann.write("empty", "", mtime=1)
+    ann.push()
+    (ann.path / "empty").unlink()
+    (ann.path / "empty").symlink_to("/proc/self/mem")  # an I/O error, for root too
+    ann.write("new", "1")
+    assert ann.pull().files == []
+    with pytest.raises(PartlyMoved, match="1 of 2 files were not pushed; empty: it cannot be read"):
+        ann.push()
+    assert "new" in bob.pull().files
+
+
 def test_what_a_broken_link_led_to_is_not_deleted(ann: User, store: LocalStore) -> None:
     (ann.path / "d").rename(ann.path.parent / "disk")
     (ann.path / "d").symlink_to(ann.path.parent / "disk")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from pipefs.cli.main import cli
 from pipefs.errors import Busy, NotFound, PartlyDone, StoreUnavailable
-from pipefs.folder import scan, watching
+from pipefs.folder import rounds, scan, watching
 from pipefs.folder.rounds import Empty, Event, Wishes
 from pipefs.folder.watching import Watch
 from pipefs.replica import Replica
@@ -277,6 +278,23 @@ def test_a_pipe_that_was_made_anew_deletes_nothing_here(
 
 
 # --- running ------------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_file_system_ends_a_round_and_no_more(
+    ann: User, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = rounds.push, [OSError(errno.EIO, "Input/output error")]
+
+    def push(*given: Any) -> object:
+        if left and (ann.path / "new.csv").exists():
+            raise left.pop()
+        return real(*given)
+
+    monkeypatch.setattr(rounds, "push", push)
+    with running(ann) as watched:
+        ann.write("new.csv", "3")
+        eventually(lambda: ("pushed", "new.csv") in watched.told(), "it goes on")
+    assert not left and any("Input/output error" in e.text for e in watched.events)
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_waited_for(ann: User, bob: User) -> None:
