@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from pipefs.errors import Conflict, NotFound, PipefsError, ServerFault, StoreError
+from pipefs.errors import Conflict, NoSpace, NotFound, PipefsError, ServerFault, StoreError
 from pipefs.folder.deciding import (
     Folder,
     Sides,
@@ -216,12 +216,12 @@ class _Push:
             return e
         learnt: dict[str, Known] = {}
         answers = any(one.error is None for one in done)
-        ended = None
+        ended: PipefsError | None = None
         for step, one in zip(steps, done, strict=True):
             # A store that took the others is there, and will not have this one.
             alone = answers and isinstance(one.error, ServerFault)
-            if isinstance(one.error, StoreError) and not alone:
-                ended = one.error
+            if isinstance(one.error, StoreError | NoSpace) and not alone:
+                ended = ended or one.error  # the others have it from the first
             elif one.error is not None:
                 self._report.failed[step.path] = one.error.message
                 self._progress.done(step.path)

@@ -27,7 +27,9 @@ def disk_errors(places: Places, doing: str) -> Iterator[None]:
         raise translate(e, places.index) from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"no space left in {places.root} ({doing})") from e
+            raise NoSpace(
+                f"no space left in {places.root} ({doing})", hint="Make room there, then again"
+            ) from e
         if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise AccessDenied(f"{places.root}: {e.strerror} ({doing})") from e
         if e.errno in (errno.EEXIST, errno.ENOTDIR) and doing == "open":

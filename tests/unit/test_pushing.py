@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from pipefs import sending
-from pipefs.errors import Busy, Conflict, NotFound, ReadOnly, Refused, ServerFault, StoreUnavailable
+from pipefs.errors import (
+    Busy,
+    Conflict,
+    NoSpace,
+    NotFound,
+    ReadOnly,
+    Refused,
+    ServerFault,
+    StoreUnavailable,
+)
 from pipefs.folder import pushing
 from pipefs.folder.deciding import Folder
 from pipefs.folder.orphans import orphans
@@ -439,6 +448,17 @@ def test_a_file_that_the_store_cannot_keep_is_told_and_the_others_move(
     made.fail("put", lambda: ServerFault("internal error"), key="many/*", times=1000)
     with pytest.raises(StoreUnavailable):
         ann.push()
+
+
+def test_a_store_that_is_full_ends_a_push(
+    ann: User, monkeypatch: pytest.MonkeyPatch, store: LocalStore
+) -> None:
+    made = faulty(ann, monkeypatch)
+    made.fail("put", lambda: NoSpace("no space left"), key="d/c.txt")
+    with pytest.raises(NoSpace):
+        ann.push()
+    assert keys(store) == ["a.csv", "d/b.csv"]
+    assert ann.push().files == ["d/c.txt"]
 
 
 def test_files_that_landed_before_a_push_was_killed_are_not_sent_again(
