@@ -14,6 +14,7 @@ Formats are pure; `CommitLog` is the sequence over a store. No thread, no tree.
 from __future__ import annotations
 
 import hashlib
+import stat
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,10 @@ def decode_commit(data: bytes, key: str) -> Commit:
 _END = 1 << 63
 
 
+_KINDS = {"put": stat.S_IFREG, "mkdir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_SPECIAL = (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
+
+
 def _bound(commit: Commit) -> None:
     """No number of one commit may keep everybody from reading the log: files have times of any
     year, and other programs write what they like."""
@@ -153,6 +158,10 @@ def _bound(commit: Commit) -> None:
         for small in ("mode", "uid", "gid"):
             if (value := getattr(change, small)) is not None and not 0 <= value < 1 << 32:
                 setattr(change, small, None)
+        if change.mode is not None and change.op in _KINDS:
+            change.mode = stat.S_IMODE(change.mode) | _KINDS[change.op]
+        elif change.op == "special" and stat.S_IFMT(change.mode or 0) not in _SPECIAL:
+            change.mode = stat.S_IMODE(change.mode or 0) | stat.S_IFIFO
         change.size = max(0, min(change.size, _END - 1))
         change.rdev = max(0, min(change.rdev, _END - 1))
 

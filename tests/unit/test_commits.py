@@ -124,6 +124,19 @@ def test_no_number_in_a_commit_keeps_others_from_reading_it() -> None:
         assert (second.mtime, second.mode, second.uid) == (5, 0o100644, None)
 
 
+def test_the_kind_of_what_a_commit_puts_is_that_of_its_operation() -> None:
+    """A directory with the mode of a file would be a file without content, in every tree."""
+    found = [
+        Change(op=op, path="a", mode=0o100640)
+        for op in ("put", "mkdir", "symlink", "special", "attr")
+    ]
+    commit = Commit(
+        format=FORMAT, epoch="e", number=1, time=1, author="", program="", writer="", changes=found
+    )
+    changes = decode_commit(msgspec.json.encode(commit), "k").changes
+    assert [c.mode for c in changes] == [0o100640, 0o040640, 0o120640, 0o010640, 0o100640]
+
+
 def test_a_reader_follows_the_chain_in_order(store: LocalStore) -> None:
     writer, reader = log_of(store, "a"), log_of(store, "b")
     end = Position()
