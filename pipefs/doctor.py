@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -54,15 +54,22 @@ class Finding(Struct, frozen=True):
     fixed: bool = False
 
 
-def check_machine(*, fix: bool = False) -> Iterator[Finding]:
-    """Python packages, FUSE, kernel, inotify, dead mounts."""
+def check_machine(
+    *, fix: bool = False, is_ours: Callable[[str], bool] = lambda _path: True
+) -> Iterator[Finding]:
+    """Python packages, FUSE, kernel, inotify, dead mounts.
+
+    Args:
+        is_ours: whether a folder is one where this home mounts. A dead mount elsewhere is worth a
+            note: whose it is, and why, is not known here.
+    """
     yield from _check_packages()
     if sys.platform == "linux":
         yield from _check_fuse()
     yield check_libfuse()
     yield _check_kernel()
     yield _check_inotify()
-    yield from _check_dead_mounts(fix)
+    yield from _check_dead_mounts(fix, is_ours)
 
 
 def _check_packages() -> Iterator[Finding]:
@@ -182,10 +189,11 @@ def dead_mounts(mounts: list[MountEntry] | None = None) -> list[MountEntry]:
     return [e for e, child in zip(ours, children, strict=True) if child.poll() in gone]
 
 
-def _check_dead_mounts(fix: bool) -> Iterator[Finding]:
+def _check_dead_mounts(fix: bool, is_ours: Callable[[str], bool]) -> Iterator[Finding]:
     for entry in dead_mounts():
         if not fix:
-            yield Finding(BAD, entry.path, "dead mount: its daemon is gone", "pipefs doctor --fix")
+            level, todo = (BAD if is_ours(entry.path) else NOTE), "pipefs doctor --fix"
+            yield Finding(level, entry.path, "dead mount: its daemon is gone", todo)
             continue
         from pipefs.detach import detach
 

@@ -29,6 +29,15 @@ FULL_BYTES = 64 << 20
 """With less, writes fail within minutes."""
 
 
+def mounts_at(home: Home, path: str) -> bool:
+    """Whether a pipe of this home is mounted at a folder where nothing else was said."""
+    if os.path.dirname(path) == os.path.realpath(home.mounts):
+        return True
+    registry = _registry(home)
+    pipes = registry.list(problems=[]) if registry is not None else []
+    return any(p.settings.mountpoint == path for p in pipes)
+
+
 def check_home(home: Home, *, fix: bool = False) -> Iterator[Finding]:
     """Settings, keys, folders, and every registered pipe, as far as this machine can tell."""
     yield from _check_settings(home)

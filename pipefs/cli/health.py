@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from pipefs.cli.app import App, Command, pass_app
@@ -22,10 +24,14 @@ def doctor(app: App, name: str | None, fix: bool) -> None:
     conditional writes, lifecycle rules, clock. Each finding names the command that mends it. Exit
     code 1 when something is bad."""
     from pipefs.doctor import Finding, check_machine, check_pipe
-    from pipefs.homecheck import check_home
+    from pipefs.homecheck import check_home, mounts_at
 
     pipe = app.registry().get(name) if name else None
-    found: list[Finding] = [*check_machine(fix=fix), *check_home(app.home(), fix=fix)]
+    home = app.home()
+    found: list[Finding] = [
+        *check_machine(fix=fix, is_ours=partial(mounts_at, home)),
+        *check_home(home, fix=fix),
+    ]
     if pipe is not None:
         found += check_pipe(pipe, fix=fix)
     tell(app, found)

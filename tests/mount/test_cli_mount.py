@@ -201,6 +201,22 @@ def _kill_daemon(run: Run) -> None:
         time.sleep(0.05)
 
 
+def test_doctor_judges_a_dead_mount_by_whose_it_is(run: Run, folder: Path) -> None:
+    run("create", "a")
+    run("mount", "a")
+    path = str(folder / "home" / "mnt" / "a")
+    _kill_daemon(run)
+
+    def level(code: int) -> str:
+        checks = json.loads(run("doctor", "--json", code=code).stdout)["checks"]
+        return next(str(check["level"]) for check in checks if check["what"] == path)
+
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.setenv("PIPEFS_HOME", str(folder / "other"))
+        assert level(code=0) == "note"
+    assert level(code=1) == "bad"
+
+
 @pytest.mark.parametrize("words", [("umount", "a"), ("doctor", "--fix")])
 def test_a_dead_mount_is_taken_away(run: Run, folder: Path, words: tuple[str, ...]) -> None:
     run("create", "a")
