@@ -82,8 +82,7 @@ def _transfer(app: App, words: tuple[str, ...], *, recursive: bool, dry: bool, m
     taken = []
     for source in sources:
         old, where = (present if move else reach_of)(app, source)
-        same = old.pipe.url == reach.pipe.url and where.snapshot is None
-        taken.append(_Taken(old, tuple(_steps(old, where, place, into, recursive, same))))
+        taken.append(_Taken(old, tuple(_steps(old, where, reach, place, into, recursive))))
     left = [item for one in taken for item in one.others]
     if left and move:
         raise Refused(
@@ -144,20 +143,23 @@ def _say(app: App, place: Target, files: list[tuple[Item, str]], *, verb: str, d
 
 
 def _steps(
-    reach: Reach, where: Target, place: Target, into: bool, recursive: bool, same: bool
+    reach: Reach, where: Target, other: Reach, place: Target, into: bool, recursive: bool
 ) -> Iterator[tuple[Item, str]]:
     item = found_item(reach, where)
     name = where.path.rpartition("/")[2]
     above = f"{place.path}/{name}".strip("/") if into and name else place.path
     shown = printable(str(where))
+    # As the store has it: one pipe may lie in a folder of another.
+    old = f"{reach.pipe.url}/{where.path}".rstrip("/") if where.snapshot is None else ""
+    new = f"{other.pipe.url}/{above}".rstrip("/")
     if item.kind != "dir":
-        if same and above == where.path:
+        if old == new:
             raise UsageError(f"{shown} is where it is to go")
         yield item, above
         return
     if not recursive:
         raise UsageError(f"{shown} is a folder", hint="With all that is in it: -r")
-    if same and f"{above}/".startswith(f"{where.path}/" if where.path else ""):
+    if old and f"{new}/".startswith(f"{old}/"):
         raise UsageError(f"{shown} cannot go into itself")
     start = len(where.path) + 1 if where.path else 0
     for below in reach.walk(where.snapshot, where.path):

@@ -7,14 +7,16 @@ into the record of the folder (`pipefs.folder.record`), never written.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipefs.errors import UsageError
 from pipefs.folder.deciding import Sides
 from pipefs.folder.states import Known, Local, Remote
 from pipefs.project.layout import KEEP
-from pipefs.project.settings import Project
+from pipefs.project.settings import DEFAULT_MARKERS, Project
 
 SUFFIX = ".synced"
 
@@ -28,10 +30,29 @@ class Marker:
     time_ns: int
 
 
+_LIMIT_BYTES = 256
+"""More than any ETag has."""
+
+
 def folder_of_markers(project: Project) -> Path | None:
-    """Where they are; None: nowhere."""
+    """Where they are; None: nowhere.
+
+    Raises:
+        UsageError: outside of the project: a cloned one could have all of the disk looked through.
+    """
     location = project.sync_status_location
-    return project.root / location if location else None
+    if not location:
+        return None
+    folder = project.root / location
+    real = os.path.realpath(folder)
+    tops = os.path.realpath(project.root), os.path.realpath(project.data)
+    if all(os.path.commonpath((real, top)) != top for top in tops):
+        raise UsageError(
+            f"sync_status_location={location} in {project.config_file} is outside of the project",
+            hint=f"pipefs project config sync_status_location={DEFAULT_MARKERS}\n"
+            "Without markers of datakit: pipefs project config sync_status_location=",
+        )
+    return folder
 
 
 def read_markers(project: Project) -> dict[str, Marker]:
@@ -45,9 +66,19 @@ def read_markers(project: Project) -> dict[str, Marker]:
             if name.endswith(SUFFIX):
                 file = Path(where, name)
                 path = file.relative_to(folder).as_posix().removesuffix(SUFFIX)
-                etag = file.read_text(errors="replace").strip().strip('"')
-                found[path] = Marker(etag, file.stat().st_mtime_ns)
+                if (marker := _read(file)) is not None:
+                    found[path] = marker
     return found
+
+
+def _read(file: Path) -> Marker | None:
+    """None for what no datakit made: in a clone it may be a link to anything."""
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    with open(file, "rb") as text:
+        etag = text.read(_LIMIT_BYTES).decode(errors="replace")
+    return Marker(etag.strip().strip('"'), status.st_mtime_ns)
 
 
 def left_out(project: Project) -> tuple[str, ...]:

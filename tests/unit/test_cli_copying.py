@@ -83,6 +83,17 @@ def test_two_files_of_one_name_are_both_kept(sales: Run) -> None:
     assert names(sales) == ["a.csv", "d/a.csv", "d/b.csv", "d/e/c.csv"]
 
 
+def test_a_file_moved_to_where_it_is_by_another_pipes_name_stays(run: Run, tmp_path: Path) -> None:
+    """The copy would be the file itself, and then the old place is deleted."""
+    run("create", "whole", (tmp_path / "store").as_uri())
+    run("create", "part", (tmp_path / "store" / "d").as_uri())
+    (tmp_path / "b.csv").write_text("b\n")
+    run("put", str(tmp_path / "b.csv"), "whole/d/e/b.csv")
+    assert "where it is to go" in run("mv", "whole/d/e/b.csv", "part/e/b.csv", code=2).stderr
+    assert "into itself" in run("mv", "whole/d/e", "part/", code=2).stderr
+    assert (tmp_path / "store" / "d" / "e" / "b.csv").read_text() == "b\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -349,6 +349,29 @@ def test_dk_23_markers_beside_the_data_are_no_data(place: Path) -> None:
     assert json.loads(run("status", "--json").stdout)["files"] == 1
 
 
+@pytest.mark.parametrize("location", ["/", "../..", "aside"])
+def test_dk_23_markers_outside_of_the_project_are_not_looked_for(
+    place: Path, location: str
+) -> None:
+    """A clone brings its configuration along: `/` would have the whole disk looked through."""
+    run("init")
+    (place / "aside").symlink_to("/")
+    run("config", f"sync_status_location={location}")
+    said = run("status", code=2).stderr
+    assert "is outside of the project" in said
+    assert "config sync_status_location=.sync_status/" in said
+    run("config", "sync_status_location=")
+    run("status")
+
+
+def test_dk_23_a_marker_is_a_small_file_and_no_link(place: Path) -> None:
+    run("init")
+    mark(place, "long.csv", "e" * 5000, 1000)
+    (place / ".sync_status" / "a.csv.synced").symlink_to("/dev/zero")
+    (found,) = read_markers(read_project(place)).items()
+    assert (found[0], len(found[1].etag)) == ("long.csv", 256)
+
+
 def test_dk_23_markers_say_what_was_in_step(place: Path) -> None:
     run("init")
     for path in ("same", "mine", "theirs", "both", "other-size"):
