@@ -5,10 +5,11 @@ Reads a file's bytes only where times and sizes leave open whether it changed.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from pipefs.errors import NotFound, Refused, UsageError
@@ -131,9 +132,33 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
         found = look_at_files(folder.path, named)
     else:
         found = scan(folder.path, filters, follow_links=options.follow_links)
+        _mind_disks(found, record, remote)
     found.hidden.update(other)
     found.left_out.update({p: why for p, why in other.items() if filters.takes(p)})
     return Sides(folder, found, record.known(), remote, read_ns, folders, epoch)
+
+
+def _mind_disks(found: Scan, record: Record, remote: Mapping[str, Remote]) -> None:
+    """A disk in the folder that is not mounted now must not look like files that were deleted.
+    Where all files are there without it, it is a folder from then on."""
+    before = set(json.loads(record.fact(MOUNTS) or "[]"))
+    lost = before - found.mounts
+    missing = [p for p in record.known() if p in remote and p not in found.files] if lost else []
+    found.away.update(place for place in lost if _has_below(place, missing))
+    for place in found.away:
+        if _has_below(place, remote):
+            found.left_out[place] = "its disk is not mounted"
+    now = found.mounts | found.away
+    if record.is_alone and now != before:
+        record.note({MOUNTS: json.dumps(sorted(now))})
+
+
+def _has_below(place: str, paths: Iterable[str]) -> bool:
+    return any(path.startswith(f"{place}/") for path in paths)
+
+
+MOUNTS = "mounts"
+"""Fact of a record: folders, a JSON list, that a disk was mounted on when it was last seen."""
 
 
 def _refuse_store(replica: Replica, folder: Folder, filters: Filters) -> None:
@@ -236,7 +261,10 @@ def forget_gone(replica: Replica, sides: Sides, record: Record, options: Options
         [
             path
             for path in sides.known
-            if path not in sides.local and path not in sides.remote and takes(path)
+            if path not in sides.local
+            and path not in sides.remote
+            and not sides.scan.is_away(path)
+            and takes(path)
         ]
     )
 

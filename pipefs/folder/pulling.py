@@ -71,6 +71,7 @@ def pull(
     ) as known:
         sides = look(replica, folder, known, options)
         plan = decide(sides, options, "pull")
+        plan.steps = [step for step in plan.steps if not sides.scan.is_away(step.path)]
         refuse_missing(plan, report)
         _refuse_conflicts(replica, plan, report)
         report.kept, report.lost = plan.kept, plan.lost

@@ -93,6 +93,11 @@ class Record:
             os.close(self._lock)
             self._lock = -1
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it may be changed."""
+        return self._lock >= 0
+
     # --- files --------------------------------------------------------------------------------
 
     def known(self) -> dict[str, Known]:

@@ -271,6 +271,8 @@ class Rounds:
         for path in plan.conflicts:
             self._tell(Event("conflict", path, text=free_name(self._folder, path)))
         for step in plan.steps:
+            if sides.scan.is_away(step.path):
+                continue
             if step.remote is not None and step.path not in gone:
                 self._tell(Event("pulled", step.path, step.remote.size))
         for step in decide(sides, options, "push").steps:

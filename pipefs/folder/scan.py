@@ -69,6 +69,7 @@ def scan(folder: str, filters: Filters | None = None, *, follow_links: bool = Tr
     except FileNotFoundError:
         return found
     walk.go(folder, "", ((status.st_dev, status.st_ino),))
+    walk.look_again(folder)
     return found
 
 
@@ -90,6 +91,8 @@ class _Walk:
         self._found = found
         self._filters = filters
         self._links = follow_links
+        self._devices: dict[str, int] = {}
+        """Of the folders in `mounts`."""
 
     def go(self, directory: str, above: str, way: _Way) -> None:
         below = []
@@ -105,6 +108,16 @@ class _Walk:
                 below += [(entry.path, f"{path}/", deeper)] if deeper else []
         for one in below:
             self.go(*one)
+
+    def look_again(self, folder: str) -> None:
+        """A disk that went while it was looked at had nothing in it."""
+        for path, device in self._devices.items():
+            try:
+                is_there = os.stat(os.path.join(folder, path)).st_dev == device
+            except OSError:
+                is_there = False
+            if not is_there:
+                self._found.away.add(path)
 
     def _entries(self, directory: str, above: str) -> list[os.DirEntry[str]]:
         try:
@@ -137,6 +150,9 @@ class _Walk:
         elif entry.is_dir():
             status = entry.stat()
             place = (status.st_dev, status.st_ino)
+            if not entry.is_symlink() and status.st_dev != way[-1][0]:
+                self._found.mounts.add(path)
+                self._devices[path] = status.st_dev
             if not entry.is_symlink() or place not in way:
                 return (*way, place)
             self._leave(path, "link to a folder above it")

@@ -108,11 +108,20 @@ class Scan:
     hidden: set[str] = field(default_factory=set)
     """Where no file could be looked at, whatever the filters say: links that lead nowhere, what
     went away meanwhile. Neither these nor what would be below them counts as deleted."""
+    mounts: set[str] = field(default_factory=set)
+    """Folders that another disk is mounted on."""
+    away: set[str] = field(default_factory=set)
+    """Folders whose disk was mounted once and is not now: hidden as well, and nothing is put where
+    it would hide below the disk."""
+
+    def is_away(self, path: str) -> bool:
+        """Whether a path is below a folder whose disk is not mounted."""
+        return any(path.startswith(f"{place}/") for place in self.away)
 
     def hides(self, path: str) -> bool:
         """Whether it cannot be told if a file is there: it, or a folder above it, is left out."""
         while path:
-            if path in self.hidden or path in self.left_out:
+            if path in self.hidden or path in self.left_out or path in self.away:
                 return True
             path = path.rpartition("/")[0]
         return False

@@ -28,7 +28,7 @@ from pipefs.replica import Replica
 from pipefs.stores.local import LocalStore
 from pipefs.stores.wrap import FaultStore
 from tests.folders import User
-from tests.mounted import PROGRAM, SOURCE, eventually
+from tests.mounted import PROGRAM, SOURCE, eventually, small_disk
 from tests.replicas import requests
 
 
@@ -214,6 +214,59 @@ def test_a_linked_folder_whose_disk_is_not_there_deletes_nothing(
     assert not [event for event in watched.told() if event[0].startswith("deleted")]
     there = ["a.csv", "big/2026/q1.csv", "big/q2.csv", "d/b.csv"]
     assert sorted(o.key for o in store.list() if not o.key.startswith(".pipefs")) == there
+
+
+def test_a_disk_that_is_not_mounted_deletes_nothing(
+    ann: User, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, real = ann.path / "disk", scan._Walk._entries
+
+    def there() -> list[str]:
+        return sorted(o.key for o in store.list() if o.key.startswith("disk/"))
+
+    def entries(self: scan._Walk, directory: str, above: str) -> list[os.DirEntry[str]]:
+        if above == "disk/" and os.path.ismount(disk):
+            subprocess.run(["umount", disk], check=True)
+        return real(self, directory, above)
+
+    watched = Watched(ann, delete=True)
+    disk.mkdir(parents=True)
+    for goes in ("before it is looked at", "meanwhile"):
+        with small_disk(disk, "1m"):
+            ann.write("disk/2026/q1.csv", "1")
+            ann.write("disk/q2.csv", "2")
+            watched.once()
+            if goes == "meanwhile":
+                monkeypatch.setattr(scan._Walk, "_entries", entries)
+                assert watched.once() == []
+                monkeypatch.undo()
+        # Nothing is put where the disk would hide it.
+        assert watched.preview() == watched.once() == []
+        report = ann.push(delete=True)
+        assert (list(report), report.deleted) == ([], [])
+        assert report.left_out == {"disk": "its disk is not mounted"}
+        assert there() == ["disk/2026/q1.csv", "disk/q2.csv"]
+        assert os.listdir(disk) == []
+    with small_disk(disk, "1m"):  # an empty one: there they were deleted
+        watched.once()
+    assert there() == []
+
+
+def test_a_folder_in_the_place_of_a_disk_is_a_folder(ann: User, store: LocalStore) -> None:
+    disk = ann.path / "disk"
+    disk.mkdir(parents=True)
+    watched = Watched(ann, delete=True)
+    with small_disk(disk, "1m"):
+        ann.write("disk/a", "1")
+        ann.write("disk/b", "2")
+        watched.once()
+    ann.write("disk/a", "1")
+    assert watched.once() == []  # perhaps what the disk hid
+    ann.write("disk/b", "2")
+    watched.once()
+    (disk / "b").unlink()
+    assert watched.once() == [("deleted there", "disk/b")]
+    assert [o.key for o in store.list() if o.key.startswith("disk/")] == ["disk/a"]
 
 
 def test_a_folder_that_goes_while_it_is_looked_at_deletes_nothing(
