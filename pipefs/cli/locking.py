@@ -42,6 +42,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """None: the snapshot is gone, and there is no other."""
     gone: bool = False
     """The snapshot pinned before is not in the pipe any more."""
+    was_replaced: bool = False
+    """Nobody named `after`: it is the newest one, and what a restore replaced."""
 
     @property
     def is_current(self) -> bool:
@@ -109,11 +111,26 @@ def _step(app: App, name: str, snap: str | None, before: Pin | None, *, may_repl
     gone = before is not None and not _is_kept(catalog, before)
     path = before.path if before is not None else ""
     found = _newest(app, catalog, name, path, gone) if snap is None else _named(catalog, snap)
-    after = None
+    after, was_replaced = None, False
     if found is not None:
+        from pipefs.past.wording import BEFORE_RESTORE
+
+        was_replaced = snap is None and any(t.startswith(BEFORE_RESTORE) for t in found.tags)
         asked = snap or (before.tag if before is not None else "")
         after = lockfile.pin_for(pipe.url, pipe.pipe_id, found, asked)
-    return Step(name=name, before=before, after=after, gone=gone)
+    return Step(name=name, before=before, after=after, gone=gone, was_replaced=was_replaced)
+
+
+def _warn_replaced(app: App, steps: Sequence[Step]) -> None:
+    for step in steps:
+        if step.was_replaced and step.after is not None:
+            name, snapshots = step.name, app.command(f"snapshots {step.name}")
+            app.warn(
+                f"{printable(f'{step.after.label} of {name}')} is what a restore replaced",
+                hint=f"What is there now: {app.command(f'snapshot {name}')}, then "
+                f"{app.command(f'lock {name}')}\n"
+                f"Another one: {app.command(f'lock {name}@SNAP')} · all: {snapshots}",
+            )
 
 
 def _registered(app: App, name: str, pin: Pin | None) -> Pipe:
@@ -171,6 +188,7 @@ def _write(app: App, file: Path, steps: Sequence[Step]) -> None:
     for step in steps:
         app.say(f"{printable(step.name)}  {_change_text(step)}")
     where = printable(tilde(str(file)))
+    _warn_replaced(app, steps)
     if not changed:
         app.say(f"{where}  is up to date")
         return
@@ -201,6 +219,7 @@ def _check(app: App, file: Path, steps: Sequence[Step]) -> None:
     app.emit(_as_json(file, steps))
     for step in steps:
         app.say(f"{printable(step.name)}  {_check_text(step)}")
+    _warn_replaced(app, [s for s in steps if not s.is_current])
     bad = [s.name for s in steps if not s.is_current]
     if bad:
         one = len(bad) == 1

@@ -48,8 +48,12 @@ def restored_message(done: Restored, label: str, before: str) -> RestoreDone:
     )
 
 
+BEFORE_RESTORE = "before-restore-"
+"""What the tag begins with of what a restore replaced."""
+
+
 def before_restore(time_ns: int, catalog: Catalog) -> str:
     """Tag of the snapshot before a restore, which nobody has: `before-restore-20261128T120000Z`."""
-    tag = "before-restore-" + re.sub(r"[-:]|\.\d+", "", time_text(time_ns))
+    tag = BEFORE_RESTORE + re.sub(r"[-:]|\.\d+", "", time_text(time_ns))
     further = (f"{tag}.{n}" for n in itertools.count(2))
     return next(t for t in itertools.chain([tag], further) if catalog.tagged(t) is None)

@@ -116,6 +116,20 @@ def test_without_names_every_pin_moves_to_the_newest(run: Run, take: Take) -> No
     assert pins()["sales"].snapshot == second.id
 
 
+def test_that_the_newest_is_what_a_restore_replaced_is_said(run: Run, take: Take) -> None:
+    take("sales", "v1")
+    take("sales", "v2")
+    run("lock", "sales@v1")
+    run("-y", "restore", "sales", "v1")
+    assert "is what a restore replaced" in run("lock", "--check", code=4).stderr
+    done = run("lock", "sales")
+    assert "of sales is what a restore replaced" in done.stderr and "v2" in done.stderr
+    assert "pipefs lock sales@SNAP" in done.stderr
+    assert "restore" not in run("lock", "sales@v2").stderr
+    take("sales", "v3")
+    assert "restore" not in run("lock", "sales").stderr
+
+
 def test_what_is_up_to_date_is_not_written_again(run: Run, take: Take) -> None:
     take("sales", "v1")
     run("lock", "sales")
