@@ -18,7 +18,14 @@ from stat import S_IFDIR, S_IFREG
 from pipefs import tree
 from pipefs.commits import Change
 from pipefs.conditional import TRIES, ConditionalStore
-from pipefs.errors import AlreadyExists, Conflict, NotFound, PreconditionFailed, Refused
+from pipefs.errors import (
+    AlreadyExists,
+    Conflict,
+    NotFound,
+    PipefsError,
+    PreconditionFailed,
+    Refused,
+)
 from pipefs.objects.metadata import headers_for, is_said, xattrs_for
 from pipefs.outbox import wire_xattrs
 from pipefs.publishing import Deletion, Publication, Published, Publisher
@@ -26,6 +33,7 @@ from pipefs.reaching import PIECE_BYTES, Reach
 from pipefs.records import Content
 from pipefs.replicated import Item, Now, Place, to_names
 from pipefs.sending import Progress
+from pipefs.whereto import folder_problem, refuse_tangled
 
 _NOTHING_SAID = {b"user.pipefs-meta": b"{}"}
 """So that what the object's own metadata say does not count."""
@@ -154,8 +162,12 @@ class Alterer:
         self._reach.look_again()
 
     def _places(self, copies: Sequence[Copying]) -> list[Place]:
+        refuse_tangled(one.path for one in copies)
+        folders: dict[str, PipefsError | None] = {}
         with self._replica.opened(listing=False) as now:
             for one in copies:
+                if why := folder_problem(now, one.path.rpartition("/")[0], folders):
+                    raise why
                 found = now.entry(one.path)
                 if found is not None and not found.is_file:
                     raise Refused(f"{one.path} is a {found.kind}")

@@ -55,6 +55,7 @@ from pipefs.sending import (
     is_large,
 )
 from pipefs.unfinished import Notes, left_behind
+from pipefs.whereto import folder_problem, refuse_tangled
 
 __all__ = [
     "ABSENT",
@@ -199,7 +200,7 @@ class Publisher:
         jobs = []
         # No listing: what the tree does not know of is met by the condition of the put.
         with self.replica.opened(listing=False) as now:
-            folders: dict[str, PipefsError | None] = {"": None}
+            folders: dict[str, PipefsError | None] = {}
             gone = {to_path(to_names(i.path)) for i in items if isinstance(i, Deletion)}
             for item in items:
                 path = to_path(to_names(item.path))
@@ -209,6 +210,7 @@ class Publisher:
                     )
                 paths.add(path)
                 jobs.append(self._job(now, item, path, folders, gone))
+        refuse_tangled(j.path for j in jobs if isinstance(j.wanted, Publication))
         if atomic:
             for job in jobs:
                 job.parked = f"{PARKED}{uuid.uuid4().hex}"
@@ -228,7 +230,7 @@ class Publisher:
             raise UsageError(f"{path}: {os.strerror(e.errno or 0)}") from e
         if isinstance(item, Publication):
             check_metadata(path, item.metadata or {})
-            job.error = _folder_problem(now, path.rpartition("/")[0], folders)
+            job.error = folder_problem(now, path.rpartition("/")[0], folders)
             if job.before is not None and job.before.kind == "dir":
                 job.error = Refused(f"{path} is a folder in {self.replica.pipe.name}")
             return job
@@ -370,21 +372,6 @@ def _result(job: Job) -> Published:
     version = (content.version_id or content.etag) if content is not None else ""
     size = content.size if content is not None else 0
     return Published(job.path, job.outcome, version, size, job.sent_bytes, job.error, content)
-
-
-def _folder_problem(
-    now: Now, folder: str, known: dict[str, PipefsError | None]
-) -> PipefsError | None:
-    """Why nothing can lie in a folder: it, or one above it, is a file."""
-    if folder not in known:
-        found = now.entry(folder)
-        if found is None:
-            known[folder] = _folder_problem(now, folder.rpartition("/")[0], known)
-        elif found.kind != "dir":
-            known[folder] = Refused(f"{folder} is no folder", hint="Choose another name")
-        else:
-            known[folder] = None
-    return known[folder]
 
 
 def _parts(changes: Sequence[Change]) -> Iterator[list[Change]]:

@@ -12,7 +12,9 @@ from pipefs.api.listing import Listing
 from pipefs.api.several import raise_failed
 from pipefs.errors import PartlyDone, ReadOnly, Refused, UsageError
 from pipefs.filters import Patterns
-from pipefs.folder.deciding import Folder
+from pipefs.folder.deciding import Bytes, Folder, look
+from pipefs.folder.plan import Planner, Side
+from pipefs.folder.record import Record
 from pipefs.folder.removing import remove_empty
 from pipefs.folder.reports import Moved, Options
 from pipefs.folder.scan import scan
@@ -37,7 +39,8 @@ class Deleting(Listing, Contents):
         Args:
             files: only these; None: all.
             confirm: ask on the terminal first.
-            delete_all: also what was never pushed; False: only what the pipe has.
+            delete_all: also what was never pushed; False: only what the pipe has, with the bytes
+                that are here.
             ignore_errors: go on where one cannot be deleted.
         """
         if self._mount() is not None:
@@ -45,11 +48,12 @@ class Deleting(Listing, Contents):
                 f"{self.name} is mounted: what is deleted in its folder is deleted for everybody",
                 hint="If you mean that: delete_files_remote",
             )
-        here = scan(os.fspath(self.dirpath)).files
+        folder = Folder.at(self.dirpath)
+        here = scan(folder.path).files
         chosen = sorted(here) if files is None else [f for f in names_in(files) if f in here]
         if not delete_all:
-            with self._present() as now:
-                chosen = [f for f in chosen if now.entry(f) is not None]
+            kept = self._in_step(folder)
+            chosen = [f for f in chosen if f in kept]
         self._ask(confirm, chosen, f"in {self.dirpath} for good")
         gone = []
         for name in chosen:
@@ -59,11 +63,21 @@ class Deleting(Listing, Contents):
             except OSError:
                 if not ignore_errors:
                     raise
-        remove_empty(Folder.at(self.dirpath), gone)
+        remove_empty(folder, gone)
         return gone
+
+    def _in_step(self, folder: Folder) -> set[str]:
+        """Files of the folder that the pipe has as they are."""
+        options = Options(include="", exclude="", dry_run=True)
+        with Record(self._replica.home, folder.path, self._replica.pipe.pipe_id, alone=False) as r:
+            sides = look(self._replica, folder, r, options)
+        planner = Planner(sides.local, sides.known, sides.remote, Bytes(sides))
+        both = sides.local.keys() & sides.remote.keys()
+        return {path for path in both if planner.sides(path) == (Side.SAME, Side.SAME)}
 
     def delete_files_remote(self, files: Names = None, confirm: bool = True) -> list[str]:
         """Delete files of the pipe, for everybody; their versions stay, where the store keeps any.
+        In a transaction they go with all else that is in it.
 
         Args:
             files: only these; None: all.
@@ -80,6 +94,10 @@ class Deleting(Listing, Contents):
             there = [i.path for i in now.walk() if i.kind != "dir"]
         chosen = there if files is None else [f for f in names_in(files) if f in set(there)]
         self._ask(confirm, chosen, f"in {self.name} for everybody")
+        if (transaction := self._running()) is not None:
+            for path in chosen:
+                transaction.add(Deletion(path))
+            return chosen
         done = publisher.publish([Deletion(path) for path in chosen])
         self._reach.look_again()
         raise_failed(done)

@@ -131,9 +131,14 @@ def test_what_is_in_a_transaction(pipe: Pipe, machine: Machine, ram_path: Path) 
 def test_a_transaction_that_fails_changes_nothing(pipe: Pipe, store: LocalStore) -> None:
     seen = pipe.put("1", "a.txt")
     with pytest.raises(RuntimeError), pipe.transaction():
-        pipe.put("2", "a.txt")
+        pipe.put("2", "b.txt")
+        assert pipe.delete_files_remote("a.txt", confirm=False) == ["a.txt"]
         raise RuntimeError
     assert pipe.get("a.txt")[0] == "1"
+    with pytest.raises(UsageError, match="the folder of d/e"), pipe.transaction():
+        pipe.put("1", "d/e")
+        pipe.put("1", "d")
+    assert pipe.scan_remote() == ["a.txt"]
     store.put("a.txt", b"tool")
     with pytest.raises(Conflict, match="nothing was published"), pipe.transaction():
         pipe.put("2", "a.txt", expected=seen)

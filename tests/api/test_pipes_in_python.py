@@ -180,14 +180,16 @@ def test_d6_17_and_18_scans(pipe: Pipe, store: LocalStore) -> None:
 
 def test_d6_25_deleting_here(pipe: Pipe) -> None:
     pipe.put("1", "d/a.csv")
+    pipe.put("1", "b.csv")
     pipe.pull()
     (pipe.dirpath / "mine.txt").write_text("x")
-    with pytest.raises(Refused, match="deletes 2 files"):
+    (pipe.dirpath / "b.csv").write_text("changed here, and nowhere else")
+    with pytest.raises(Refused, match="deletes 3 files"):
         pipe.delete_files_local()
     assert pipe.delete_files_local(confirm=False, delete_all=False) == ["d/a.csv"]
-    assert pipe.scan_local() == ["mine.txt"] and not (pipe.dirpath / "d").exists()
+    assert pipe.scan_local() == ["b.csv", "mine.txt"] and not (pipe.dirpath / "d").exists()
     assert pipe.delete_files_local(["mine.txt", "none"], confirm=False) == ["mine.txt"]
-    assert pipe.scan_remote() == ["d/a.csv"]
+    assert pipe.scan_remote() == ["b.csv", "d/a.csv"]
 
 
 def test_d6_26_deleting_there_keeps_versions(pipe: Pipe) -> None:

@@ -101,6 +101,8 @@ def test_a_file_moved_to_where_it_is_by_another_pipes_name_stays(run: Run, tmp_p
         (["cp", "sales/a.csv", "sales/a.csv"], 2, "where it is to go"),
         (["cp", "sales/d", "sales/x/"], 2, "-r"),
         (["cp", "-r", "sales/d", "sales/d/e/"], 2, "into itself"),
+        (["cp", "sales/d/b.csv", "sales/a.csv/x"], 4, "a.csv is no folder"),
+        (["mv", "sales/d/b.csv", "sales/a.csv/"], 4, "a.csv is no folder"),
         (["mv", "sales", "sales/d/"], 2, "into itself"),
         (["mv", "sales@v1/a.csv", "sales/x"], 2, "never changes"),
         (["cp", "sales/a.csv", "sales@v1/x"], 2, "never changes"),
