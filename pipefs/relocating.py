@@ -22,6 +22,7 @@ from pipefs.folder.places import folder_of, pipes_folder
 from pipefs.folder.record import record_file
 from pipefs.home import Home, resolve_home
 from pipefs.mountinfo import pipefs_mount_of
+from pipefs.movedto import note_moved
 from pipefs.profiles import profile_names
 from pipefs.registry import Registry
 from pipefs.sparse import Gaps, data_from, hole_from
@@ -110,6 +111,7 @@ def move(home: Home, wanted: Move, progress: Progress = lambda _: None) -> None:
     folder, target = Path(wanted.folder), Path(wanted.target)
     with _records_follow(home, wanted.kind):
         _move(folder, target, progress)
+    note_moved(home, str(target))
 
 
 def _move(folder: Path, target: Path, progress: Progress) -> None:

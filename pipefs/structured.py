@@ -27,6 +27,8 @@ def read_structured(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {e.strerror}") from e
     except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UsageError(f"{path} is neither JSON, YAML nor TOML: {e}") from e
+    except RecursionError as e:
+        raise UsageError(f"{path} is nested too deeply") from e
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no table of names and values")
     return found

@@ -109,6 +109,21 @@ def _url(told: Mapping[str, Any], flat: Mapping[str, Any], where: str) -> str:
     return f"{protocol}://{bucket}/{path.strip('/')}".rstrip("/") if bucket else ""
 
 
+def check_place(registry: Registry, wanted: Description) -> None:
+    """
+    Raises:
+        AlreadyExists: the pipe of this name is at another URL.
+    """
+    from pipefs.creation import normal_url
+
+    name, there = wanted.name, registry.get(wanted.name).url
+    if wanted.url and normal_url(wanted.url) != there:
+        raise AlreadyExists(
+            f"{name} is at {there}, and stays there",
+            hint=f"Another name for {wanted.url}: pipefs create NAME {wanted.url}",
+        )
+
+
 def upsert(
     registry: Registry, wanted: Description, *, create: bool = True, create_bucket: bool = False
 ) -> Upserted:
@@ -120,17 +135,14 @@ def upsert(
         AlreadyExists: it is at another URL. NotFound: there is none, and none is to be made. What
         `create_pipe` raises; then no new credentials stay.
     """
-    from pipefs.creation import create_pipe, normal_url
+    from pipefs.creation import create_pipe
 
     name = wanted.name
     new = name not in registry.names()
     if new and not create:
         registry.get(name)  # says what is near
-    if not new and wanted.url and normal_url(wanted.url) != registry.get(name).url:
-        raise AlreadyExists(
-            f"{name} is at {registry.get(name).url}, and stays there",
-            hint=f"Another name for {wanted.url}: pipefs create NAME {wanted.url}",
-        )
+    if not new:
+        check_place(registry, wanted)
     before = registry.vault.get(name)
     store = wanted.credentials is not None and wanted.credentials != before
     if store and wanted.credentials is not None:

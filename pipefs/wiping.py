@@ -17,6 +17,7 @@ from pipefs.folder.record import Record, record_file
 from pipefs.folder.scan import scan
 from pipefs.home import Home
 from pipefs.installed_service import is_installed, systemctl
+from pipefs.movedto import moved_to
 from pipefs.profiles import profile_names
 from pipefs.registry import Registry
 from pipefs.units import show_count
@@ -32,6 +33,8 @@ class Wipe:
     pipes: tuple[str, ...]
     stores: tuple[str, ...] = ()
     """Embedded stores that are there: with `purge` they go as well."""
+    linked: tuple[str, ...] = ()
+    """Where the user's own links lead, among them perhaps files of others: they stay."""
 
 
 def plan(home: Home, *, force: bool = False) -> Wipe:
@@ -71,7 +74,12 @@ def plan(home: Home, *, force: bool = False) -> Wipe:
         tuple(str(path) for path in own if os.path.lexists(path)),
         tuple(registry.names()),
         tuple(map(str, kept)),
+        tuple(os.path.realpath(path) for path in own if _is_users_link(home, path)),
     )
+
+
+def _is_users_link(home: Home, path: Path) -> bool:
+    return path.is_symlink() and os.path.realpath(path) not in moved_to(home)
 
 
 def _listed(folder: Path) -> list[str]:
@@ -110,7 +118,7 @@ def _refuse_unpushed(home: Home, registry: Registry) -> None:
 def wipe(home: Home, wanted: Wipe, *, purge: bool = False) -> None:
     """Delete it. State goes before settings: killed in between, it can be called again."""
     for path in sorted(wanted.folders, key=lambda path: path == str(home.config)):
-        _delete(Path(path))
+        _delete(Path(path), wanted.linked)
     for path in wanted.stores if purge else ():
         _delete(Path(path))
     for folder in (home.mounts, home.stores, pipes_folder(home).parent):
@@ -118,10 +126,12 @@ def wipe(home: Home, wanted: Wipe, *, purge: bool = False) -> None:
             folder.rmdir()
 
 
-def _delete(path: Path) -> None:
+def _delete(path: Path, linked: tuple[str, ...] = ()) -> None:
     if path.is_symlink():
         there = Path(os.path.realpath(path))
         path.unlink()
+        if str(there) in linked:
+            return
         path = there  # what `config move` put elsewhere
     if path.is_dir():
         shutil.rmtree(path)

@@ -91,11 +91,15 @@ def wipe(app: App, purge: bool, force: bool, dry: bool) -> None:
         except NotRunning:
             pass
         wiping.wipe(home, wanted, purge=purge)
-    app.emit({"removed": going, "pipes": list(wanted.pipes), "dry_run": dry})
+    told = {"removed": going, "kept": list(wanted.linked), "pipes": list(wanted.pipes)}
+    app.emit({**told, "dry_run": dry})
     for path in going:
         app.say(f"{'would remove' if dry else 'removed'} {tilde(path)}")
     if not going:
         app.say("there is nothing of pipefs here")
+    if wanted.linked:
+        kept = ", ".join(tilde(path) for path in wanted.linked)
+        app.say(f"kept, for links that pipefs did not make lead there: {kept}")
     if wanted.stores and not purge:
         kept = ", ".join(tilde(path) for path in wanted.stores)
         app.say(f"kept, for they are nowhere else: {kept} · with --purge they go as well")

@@ -123,11 +123,13 @@ def _take(app: App, found: Found, dry: bool) -> dict[str, object]:
 
 
 def _upserted(registry: Registry, found: Found, dry: bool) -> tuple[str, str]:
-    from pipefs.upserting import upsert
+    from pipefs.upserting import check_place, upsert
 
     assert found.wanted is not None
     wanted, new = found.wanted, found.name not in registry.names()
     if dry:
+        if not new:
+            check_place(registry, wanted)
         return "would be made" if new else "is there", wanted.url
     if new and "parent" in wanted.settings and wanted.settings["parent"] not in registry.names():
         # Its parent could not be taken over: better without than not at all.

@@ -131,7 +131,7 @@ def read_json(file: Path) -> dict[str, object]:
     """A JSON object. `UsageError` for anything else."""
     try:
         found = json.loads(file.read_bytes())
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UsageError(f"{file} is no JSON: {e}") from e
     except OSError as e:
         raise UsageError(f"{file} cannot be read: {e.strerror}") from e

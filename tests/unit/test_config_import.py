@@ -117,6 +117,9 @@ def test_pipes_of_another_machine(run: Run, tmp_path: Path) -> None:
     done = run("config", "import", "pipes.json").stdout.splitlines()
     assert [line.split()[:2] for line in done] == [["a", "made"], ["b", "is"]]
     assert _registry(tmp_path).get("a").options == {"cache_limit": "1G"}
+    (tmp_path / "other.json").write_text(json.dumps({"a": {"url": (tmp_path / "sc").as_uri()}}))
+    for words in (["-n"], []):  # a preview says what would happen
+        assert "and stays there" in run("config", "import", "other.json", *words, code=6).stdout
 
 
 def test_a_project_of_datakit_becomes_a_pipe(run: Run, tmp_path: Path) -> None:
@@ -151,6 +154,7 @@ def test_dk_06_defaults_of_datakit(run: Run, tmp_path: Path) -> None:
     [
         (None, 2, "there is no file"),
         ("[1]", 2, "no table"),
+        ("[" * 100_000, 2, "nested too deeply"),
         ("{}", 3, "describes no pipe"),
         ('{"default": {"filedb": "/nowhere/x.json"}}', 3, "describes no pipe"),
         ('{"x": {"colour": "red"}}', 6, "1 pipe of 1 not taken over"),

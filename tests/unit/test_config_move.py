@@ -250,6 +250,19 @@ def test_d6_40_wipe_keeps_what_is_nowhere_else(run: Run, user_home: Home, tmp_pa
     assert not folder.exists()
 
 
+def test_d6_40_wipe_follows_no_link_of_the_users(run: Run, user_home: Home, tmp_path: Path) -> None:
+    run("create", "sales", (tmp_path / "bucket").as_uri())
+    big = tmp_path / "big"
+    big.mkdir()
+    (big / "thesis.tex").write_text("mine")
+    user_home.cache.rmdir()
+    user_home.cache.symlink_to(big)
+    run("ls", "sales")
+    assert f"lead there: ~/{big.name}" in run("-y", "config", "wipe").stdout
+    assert (big / "thesis.tex").read_text() == "mine"
+    assert not os.path.lexists(user_home.cache)
+
+
 def test_d6_40_wipe_keeps_files_of_no_pipe(run: Run, user_home: Home, tmp_path: Path) -> None:
     run("create", "sales", (tmp_path / "bucket").as_uri())
     folder = folder_of(user_home, Registry(user_home).get("sales"))

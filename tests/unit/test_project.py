@@ -237,6 +237,8 @@ def test_dk_19_a_broken_configuration_is_named(place: Path) -> None:
     (place / "config").mkdir()
     (place / CONFIG).write_text("{")
     assert "datakit-data.json is no JSON" in run("status", code=2).stderr
+    (place / CONFIG).write_text("[" * 200_000)
+    assert "datakit-data.json is no JSON" in run("status", code=2).stderr
     (place / CONFIG).write_text('{"s3_bucket": 7}')
     assert "s3_bucket is no text" in run("status", code=2).stderr
 
