@@ -79,6 +79,11 @@ def plan(home: Home, kind: str, new: str | os.PathLike[str]) -> Move:
         )
     if real == source:
         return Move(kind, str(folder), str(source), str(real))  # done, but perhaps for its end
+    if folder.is_symlink() and not (_has_files(source) or os.path.lexists(_aside(folder))):
+        raise Refused(
+            f"{folder} leads to {source}, where nothing is: its disk may be out",
+            hint=f"Mount it, then again · if it is given up: rm {folder}",
+        )
     if source in real.parents or real in source.parents:
         raise UsageError(f"{target} and {source} are not apart", hint="Choose a place beside it")
     if inside := pipefs_mount_of(str(real)):

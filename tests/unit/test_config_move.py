@@ -198,6 +198,22 @@ def test_d6_39_what_is_refused(run: Run, user_home: Home, tmp_path: Path) -> Non
     assert (tmp_path / "full" / "x").read_text() == "mine"
 
 
+@pytest.mark.parametrize("behind", ["nothing", "an empty folder"])
+def test_d6_39_a_place_whose_disk_is_out_is_not_moved(
+    run: Run, user_home: Home, tmp_path: Path, behind: str
+) -> None:
+    """The link in its place is all that says where the files are."""
+    run("create", "notes")
+    disk, away = tmp_path / "disk", tmp_path / "away"
+    run("config", "move", "stores", str(disk))
+    disk.rename(away)
+    if behind == "an empty folder":
+        disk.mkdir()
+    said = run("config", "move", "stores", str(tmp_path / "third"), code=4).stderr
+    assert "its disk may be out" in said
+    assert (os.path.realpath(user_home.stores), disk.exists()) == (str(disk), behind != "nothing")
+
+
 # --- wipe -------------------------------------------------------------------------------------
 
 
