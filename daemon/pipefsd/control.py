@@ -68,6 +68,20 @@ def listen(path: str | os.PathLike[str]) -> socket.socket:
     return server
 
 
+def identity(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Which socket is at `path`; no other one has the same while ours is open."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def remove(path: str | os.PathLike[str], made: tuple[int, int]) -> None:
+    """Remove our socket, and not that of a later daemon: who deletes a home beside a daemon that
+    is about to end, and makes it again, has one at the same path."""
+    with contextlib.suppress(OSError):
+        if identity(path) == made:
+            os.unlink(path)
+
+
 def check_peer(connection: socket.socket) -> None:
     """Raises `Refused` unless the other side runs as our user or as root."""
     size = struct.calcsize("3i")
@@ -84,6 +98,7 @@ class ControlServer:
         self.path = Path(path)
         self._handler = handler
         self._server: socket.socket | None = None
+        self._made = (0, 0)
         self._acceptor: threading.Thread | None = None
         # Protects the set below; a leaf: nothing is called with it held.
         self._lock = threading.Lock()
@@ -92,6 +107,7 @@ class ControlServer:
     def start(self) -> None:
         """Listen; raises OSError when the socket cannot be made."""
         self._server = listen(self.path)
+        self._made = identity(self.path)
         self._acceptor = threading.Thread(target=self._accept, name="control", daemon=True)
         self._acceptor.start()
 
@@ -99,8 +115,7 @@ class ControlServer:
         """Hang up on everybody and remove the socket; requests under way go on unheard."""
         if self._server is None:
             return
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
+        remove(self.path, self._made)
         # shutdown, not close: it wakes the accept that waits in the other thread.
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)

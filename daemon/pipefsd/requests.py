@@ -31,7 +31,7 @@ from pipefs.protocol import (
     encode_result,
 )
 from pipefs.version import VERSION
-from pipefsd.control import Result, check_peer, listen
+from pipefsd.control import Result, check_peer, identity, listen, remove
 from pipefsd.mounts import Mounts
 
 log = logging.getLogger(__name__)
@@ -49,19 +49,22 @@ class Requests:
         self._shut_down = shut_down
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._made = (0, 0)
 
     async def open(self) -> None:
         """Listen; raises OSError when the socket cannot be made."""
+        server = listen(self.path)
+        self._made = identity(self.path)
         self._server = await asyncio.start_unix_server(
-            self._client, sock=listen(self.path), limit=MAX_LINE_BYTES
+            self._client, sock=server, limit=MAX_LINE_BYTES
         )
 
     def refuse_new(self) -> None:
         """Nobody new from here on; a mount command that comes now starts the next supervisor,
         which waits for our lock."""
         if self._server is not None:
+            remove(self.path, self._made)
             self._server.close()
-            self.path.unlink(missing_ok=True)
 
     async def close(self) -> None:
         """Hang up on everybody."""

@@ -217,3 +217,15 @@ def test_stop_hangs_up_and_removes_the_socket(start: Start, tmp_path: Path) -> N
     assert not server.path.exists()
     with pytest.raises(NotRunning):
         client.ping()
+
+
+def test_the_socket_of_a_later_daemon_at_the_same_path_stays(tmp_path: Path) -> None:
+    path = tmp_path / "worker.sock"
+    first, second = ControlServer(path, pong), ControlServer(path, pong)
+    first.start()
+    path.unlink()  # its home was deleted and made again
+    second.start()
+    first.stop()
+    assert WorkerClient(path).ping().pid == 1
+    second.stop()
+    assert not path.exists()
