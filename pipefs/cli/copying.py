@@ -74,6 +74,8 @@ class _Taken:
 
 
 def _transfer(app: App, words: tuple[str, ...], *, recursive: bool, dry: bool, move: bool) -> None:
+    from pipefs.beside import Beside
+
     if len(words) < 2:
         raise UsageError("from where to where?", hint="pipefs cp SOURCE… TARGET")
     *sources, target = words
@@ -82,6 +84,8 @@ def _transfer(app: App, words: tuple[str, ...], *, recursive: bool, dry: bool, m
     taken = []
     for source in sources:
         old, where = (present if move else reach_of)(app, source)
+        if where.snapshot is None and not dry:
+            Beside(app.home(), where.name).bring_up()  # else what was there before is copied
         taken.append(_Taken(old, tuple(_steps(old, where, reach, place, into, recursive))))
     left = [item for one in taken for item in one.others]
     if left and move:

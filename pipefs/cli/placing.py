@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import click
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.bars import Bar
 from pipefs.cli.output import printable, table
-from pipefs.errors import NotFound, UsageError
+from pipefs.errors import NotFound, TimedOut, UsageError
 from pipefs.units import show_count, show_size
 
 if TYPE_CHECKING:
@@ -30,14 +31,20 @@ _META = click.option(
 
 
 def reach_of(app: App, text: str) -> tuple[Reach, Target]:
+    """What a target means; of the present, with what programs wrote into a mount of it."""
+    from pipefs.beside import Beside
     from pipefs.client import SupervisorClient
     from pipefs.reaching import Reach
+    from pipefs.registry import PATIENCE_S
     from pipefs.target import is_path, parse_target
 
     home = app.home()
     mounts = SupervisorClient(home).mounts_or_none() if is_path(text) else []
     target = parse_target(text, mounts)
     reach = Reach(home, app.registry(home).get(target.name))
+    if target.snapshot is None:
+        with contextlib.suppress(TimedOut):
+            Beside(home, target.name).bring_up(PATIENCE_S)
     click.get_current_context().call_on_close(reach.replica.close)
     return reach, target
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_a_mounted_pipe_shows_what_is_not_in_the_store_yet(home: Home) -> None:
     shown = json.loads(said(home, "ls", "sales/d/new.csv", "--json"))["entries"]
     assert [(e["path"], e["size"], e["version"]) for e in shown] == [("d/new.csv", 10, None)]
     assert said(home, "ls", "sales@@now") == ""
+
+
+def test_what_was_just_written_is_what_is_copied_and_moved(home: Home, tmp_path: Path) -> None:
+    home.create("sales", "", "quiet_period=60")
+    mnt = home.mount("sales")
+    for text in ("one", "two"):
+        (mnt / "a").write_text(text)
+        home.run("get", "sales/a", str(tmp_path / "got"))
+        assert (tmp_path / "got").read_text() == text
+    (mnt / "a").write_text("three")
+    home.run("cp", "sales/a", "sales/b")
+    assert (mnt / "b").read_text() == "three"
+    (mnt / "a").write_text("four")
+    home.run("mv", "sales/a", "sales/c")
+    assert {p.name: p.read_text() for p in mnt.iterdir()} == {"b": "three", "c": "four"}
 
 
 def test_the_past_of_a_mounted_pipe_is_read_beside_it(home: Home) -> None:
