@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
+from pipefs.descriptor import FORMAT_KEY
 from pipefs.errors import NotFound, Refused, UsageError
 from pipefs.filters import Filters
 from pipefs.folder.places import command_for, folder_of
@@ -121,6 +122,8 @@ def look(replica: Replica, folder: Folder, record: Record, options: Options) -> 
         named = _named(options)
         items = now.walk() if named is None else filter(None, map(now.entry, named))
         for item in items:
+            if item.path.endswith(f"/{FORMAT_KEY}"):
+                other[item.path.removesuffix(f"/{FORMAT_KEY}")] = "another pipe is there, and stays"
             if item.kind == "dir":
                 folders.add(item.path)
             elif why := _why_left_out(item):

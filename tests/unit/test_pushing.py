@@ -421,6 +421,17 @@ class Dies(WrapperStore):
     armed = True
 
 
+def test_a_pipe_in_the_pipe_is_not_deleted_with_it(ann: User, store: LocalStore) -> None:
+    """One of s3://bucket/projects, and another of s3://bucket/projects/inner."""
+    for key in ("inner/.pipefs/format.json", "inner/x.csv"):
+        store.put(key, b"{}")
+    for include in ("*.csv", None):
+        report = ann.push(delete=True, mode="all", include=include)
+        assert report.deleted == []
+    assert report.left_out == {"inner": "another pipe is there, and stays"}
+    assert "inner/x.csv" in keys(store)
+
+
 @promise(
     "push-resumed",
     "A push that is killed loses nothing: the next one sends again at most what was on its way.",
