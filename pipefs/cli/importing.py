@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,12 @@ import click
 
 from pipefs.cli.app import App, Command, pass_app
 from pipefs.cli.output import printable
-from pipefs.errors import NotFound, UsageError
+from pipefs.errors import NotFound, Refused, UsageError
 from pipefs.units import show_count, show_size
 
 if TYPE_CHECKING:
     from pipefs.publishing import Published
+    from pipefs.reaching import Reach
 
 _EXAMPLES = """\
 pipefs import sales ~/Downloads/*.csv              each under its own name
@@ -46,15 +47,15 @@ def import_files(
     reach = Reach(home, app.registry(home).get(name))
     click.get_current_context().call_on_close(reach.replica.close)
     files = _files(sources, subdir.strip("/"))
+    if move:
+        _refuse_moving_out(reach, files.values())
     before = {path: file.stat() for path, file in files.items()}
     size = sum(status.st_size for status in before.values())
     what = f"{show_count(len(files), 'file')}, {show_size(size)}"
     done: list[Published] = []
     if not dry_run:
         done = Alterer(reach).publish([Publication(path, file) for path, file in files.items()])
-    left = _remove(files, before) if move and done else []
-    for source in sources if move and done else ():
-        _remove_empty(source)
+    left = _remove(files, before, sources) if move and done else []
     versions = {one.path: one.version for one in done}
     app.emit(
         {
@@ -75,6 +76,30 @@ def import_files(
         app.say(f"{name}  {what}{' · deleted here' if move else ''}")
     for file in left:
         app.warn(f"{printable(str(file))} was changed meanwhile, and is not deleted")
+
+
+def _refuse_moving_out(reach: Reach, files: Iterable[Path]) -> None:
+    """What a mount or the pipe's own store shows may be the very file that was put.
+
+    Raises:
+        Refused: a file lies there.
+    """
+    from pipefs.mountinfo import pipefs_mount_of
+    from pipefs.stores.opening import parse_file_url
+
+    url = reach.pipe.url
+    store = Path(os.path.realpath(parse_file_url(url))) if url.startswith("file://") else None
+    for folder in {Path(os.path.realpath(file.parent)) for file in files}:
+        if (mount := pipefs_mount_of(str(folder))) is not None:
+            raise Refused(
+                f"{folder} is in the pipefs mount {mount.path}: --move would delete in that pipe",
+                hint="Copy them: the same without --move · move them: pipefs mv, or mv there",
+            )
+        if store is not None and folder.is_relative_to(store):
+            raise Refused(
+                f"{folder} is in the store of {reach.pipe.name} itself",
+                hint="Choose files outside of it",
+            )
 
 
 def _files(sources: tuple[str, ...], subdir: str) -> dict[str, Path]:
@@ -106,8 +131,10 @@ def _below(folder: Path) -> Iterator[tuple[str, Path]]:
         yield name, folder / name
 
 
-def _remove(files: dict[str, Path], before: dict[str, os.stat_result]) -> list[Path]:
-    """Delete files that are as they were when they were put; the others."""
+def _remove(
+    files: dict[str, Path], before: dict[str, os.stat_result], sources: Iterable[str]
+) -> list[Path]:
+    """Delete files that are as they were when they were put, and folders; the other files."""
     left = []
     for path, file in files.items():
         then, now = before[path], file.stat()
@@ -115,6 +142,8 @@ def _remove(files: dict[str, Path], before: dict[str, os.stat_result]) -> list[P
             file.unlink()
         else:
             left.append(file)
+    for source in sources:
+        _remove_empty(source)
     return left
 
 

@@ -50,6 +50,10 @@ class Folder:
                 f"{path} is in the mount {mount.path}, which is always in step",
                 hint="Choose a folder outside of it with --dest, or: pipefs flush",
             )
+        if os.path.islink(full) and not os.path.exists(full):
+            raise Refused(
+                f"{path} is a link that leads nowhere", hint="Is the disk mounted that it leads to?"
+            )
         if os.path.exists(full) and not os.path.isdir(full):
             raise Refused(f"{path} is no folder")
         return cls(full)

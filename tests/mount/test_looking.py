@@ -46,6 +46,9 @@ def test_what_was_just_written_is_what_is_copied_and_moved(home: Home, tmp_path:
     assert (mnt / "b").read_text() == "three"
     (mnt / "a").write_text("four")
     home.run("mv", "sales/a", "sales/c")
+    # The file that was put is the one that would be deleted.
+    done = home.run("import", "sales", f"{mnt}/b", "--move", code=4)
+    assert "would delete in that pipe" in done.stderr
     assert {p.name: p.read_text() for p in mnt.iterdir()} == {"b": "three", "c": "four"}
 
 

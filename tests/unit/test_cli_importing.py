@@ -64,3 +64,14 @@ def test_what_cannot_be_imported(pipe: pipefs.Pipe, raw: Path, ram_path: Path) -
     pipe.put("x", "a.csv/x")
     run("import", "sales", str(raw), "--move", code=4)
     assert (raw / "a.csv").exists() and (raw / "deep" / "b.csv").exists()
+
+
+def test_a_file_of_the_pipes_own_store_is_not_moved_into_it(ram_path: Path) -> None:
+    run("create", "mine", (ram_path / "store").as_uri())
+    (ram_path / "store" / "d").mkdir()
+    (ram_path / "store" / "d" / "a.csv").write_text("1")
+    (ram_path / "link").symlink_to(ram_path / "store")
+    source = str(ram_path / "link" / "d")
+    said = run("import", "mine", source, "--subdir", "d", "--move", code=4).stderr
+    assert "in the store of mine itself" in said
+    assert (ram_path / "store" / "d" / "a.csv").read_text() == "1"

@@ -234,6 +234,12 @@ def test_dk_15_push_with_delete_takes_away_what_is_not_here(ann: User, store: Lo
     assert ann.push(delete=True).deleted == []
 
 
+def test_a_folder_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with pytest.raises(Refused, match="is a link that leads nowhere"):
+        Folder.at(tmp_path / "link")
+
+
 def test_dk_26_an_empty_folder_deletes_nothing(ann: User, store: LocalStore) -> None:
     ann.push()
     shutil.rmtree(ann.path)
