@@ -62,20 +62,22 @@ def pipes_of(told: Mapping[str, Any], where: str = DEFAULT_FILE) -> Iterator[Fou
 
 def _settings(file: Path) -> dict[str, dict[str, Any]]:
     """Settings by pipe; nothing where the profile was never used."""
+    if not file.exists():
+        return {}
+    if not file.is_file():
+        raise UsageError(f"{file} is no database of d6tpipe")
     try:
         tables = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UsageError(f"{file} is no database of d6tpipe: {e}") from e
     if not isinstance(tables, dict):
         raise UsageError(f"{file} is no database of d6tpipe")
     found: dict[str, dict[str, Any]] = {}
     for table, rows in tables.items():
-        for row in rows.values() if isinstance(rows, dict) else ():
+        for row in _rows(rows):
             if table.endswith("-cfg") and isinstance(row.get("pipe"), dict):
-                found.setdefault(row.get("name") or table[:-4], {}).update(row["pipe"])
-    for row in (tables.get("pipes") or {}).values():
+                found.setdefault(str(row.get("name") or table[:-4]), {}).update(row["pipe"])
+    for row in _rows(tables.get("pipes")):
         # What was set here counts more than what a server told.
         settings = row["data"] if isinstance(row.get("data"), dict) else row
         if name := row.get("name") or settings.get("name"):
@@ -83,10 +85,15 @@ def _settings(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _rows(table: object) -> list[dict[str, Any]]:
+    rows = table.values() if isinstance(table, dict) else ()
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def _depth(found: Mapping[str, Mapping[str, Any]], name: str) -> tuple[int, str]:
     depth, seen = 0, name
     while (parent := found.get(seen, {}).get("parent")) and depth < len(found):
-        depth, seen = depth + 1, parent
+        depth, seen = depth + 1, str(parent)
     return depth, name
 
 

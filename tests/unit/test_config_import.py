@@ -180,3 +180,26 @@ def test_d6_37_load_and_update(run: Run, tmp_path: Path) -> None:
     assert found == {"region": "eu-west-1", "cache_limit": "2G", "exclude": ["tmp*"]}
     assert "nothing to set" in run("config", "set", code=2).stderr
     assert "Did you mean region" in run("config", "show", "regoin", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("database", "code", "said"),
+    [
+        (
+            '{"pipes": {"1": 5, "2": {"name": ["a"], "parent": [1]}}}',
+            6,
+            "is not allowed",
+        ),
+        ("[" * 100_000, 2, "no database of d6tpipe"),
+        (None, 2, "no database of d6tpipe"),  # would be read to the end of it
+    ],
+)
+def test_a_database_that_no_d6tpipe_wrote(
+    run: Run, tmp_path: Path, database: str | None, code: int, said: str
+) -> None:
+    file = tmp_path / "db.json" if database else Path("/dev/zero")
+    if database:
+        file.write_text(database)
+    (tmp_path / "cfg.json").write_text(json.dumps({"default": {"filedb": str(file)}}))
+    done = run("config", "import", "--from", "d6tpipe", str(tmp_path / "cfg.json"), code=code)
+    assert said in done.stdout + done.stderr
