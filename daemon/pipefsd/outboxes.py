@@ -17,6 +17,8 @@ from pipefsd.syncer import Health, Syncer
 from pipefsd.uploader import Uploader
 
 _POLL_S = 0.1
+_CLOSING_S = 0.05
+"""Longer than a close takes to get here."""
 
 
 class Outbox:
@@ -49,6 +51,15 @@ class Outbox:
         out = self._volume.outbox(self._policy.stays_local)
         return out.waiting, out.bytes
 
+    def _let_close(self) -> None:
+        """A program's close(2) returns before the kernel tells us of it: what looks open for
+        writing may be closed."""
+        until = time.monotonic() + _CLOSING_S
+        while self._volume.outbox(self._policy.stays_local).open_files:
+            if time.monotonic() >= until:
+                return
+            time.sleep(0.002)
+
     def flush(
         self,
         timeout_s: float | None,
@@ -64,6 +75,7 @@ class Outbox:
         if not self._may_write():
             return 0, 0
         started = time.monotonic()
+        self._let_close()
         first = self.remaining()
         standing = self._volume.standing(self._policy.stays_local)
         self._uploader.hurry(True)
