@@ -35,17 +35,24 @@ class Place:
 
     def opened(self) -> tuple[Replica, Folder]:
         """The pipe's tree and the folder; what programs wrote through a mount is in the store."""
-        from pipefs.folder.deciding import Folder
-        from pipefs.folder.places import folder_of
-        from pipefs.registry import PATIENCE_S
-        from pipefs.replica import Replica
+        return open_folder(self.home, self.pipe, self.dest)
 
-        folder = Folder.at(folder_of(self.home, self.pipe) if self.dest is None else self.dest)
-        with contextlib.suppress(TimedOut):
-            self.beside.bring_up(PATIENCE_S)
-        replica = Replica(self.home, self.pipe)
-        click.get_current_context().call_on_close(replica.close)
-        return replica, folder
+
+def open_folder(home: Home, pipe: Pipe, dest: str | None) -> tuple[Replica, Folder]:
+    """The pipe's tree, closed when the command ends, and its folder or `dest`. What programs
+    wrote through a mount is in the store."""
+    from pipefs.beside import Beside
+    from pipefs.folder.deciding import Folder
+    from pipefs.folder.places import folder_of
+    from pipefs.registry import PATIENCE_S
+    from pipefs.replica import Replica
+
+    folder = Folder.at(folder_of(home, pipe) if dest is None else dest)
+    with contextlib.suppress(TimedOut):
+        Beside(home, pipe.name).bring_up(PATIENCE_S)
+    replica = Replica(home, pipe)
+    click.get_current_context().call_on_close(replica.close)
+    return replica, folder
 
 
 def place_of(app: App, name: str, dest: str | None) -> Place:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipefs.cli.app import App, Command, pass_app
+from pipefs.cli.folders import open_folder
 from pipefs.cli.output import conflict_lines, printable, tilde
 from pipefs.errors import UsageError
 from pipefs.units import show_count
@@ -15,10 +16,8 @@ from pipefs.units import show_count
 if TYPE_CHECKING:
     from pipefs.conflictmessages import Keep, Resolved
     from pipefs.conflictwork import ConflictWork
-    from pipefs.folder.deciding import Folder
     from pipefs.home import Home
     from pipefs.registry import Pipe
-    from pipefs.replica import Replica
     from pipefs.target import Target
 
 _CHOICE = "mine|theirs|both"
@@ -113,31 +112,13 @@ def _told(done: Resolved) -> dict[str, object]:
 # --- a folder -----------------------------------------------------------------------------------
 
 
-def _opened(home: Home, pipe: Pipe, dest: str | None) -> tuple[Replica, Folder]:
-    import contextlib
-
-    from pipefs.beside import Beside
-    from pipefs.errors import TimedOut
-    from pipefs.folder.deciding import Folder
-    from pipefs.folder.places import folder_of
-    from pipefs.registry import PATIENCE_S
-    from pipefs.replica import Replica
-
-    folder = Folder.at(folder_of(home, pipe) if dest is None else dest)
-    with contextlib.suppress(TimedOut):
-        Beside(home, pipe.name).bring_up(PATIENCE_S)
-    replica = Replica(home, pipe)
-    click.get_current_context().call_on_close(replica.close)
-    return replica, folder
-
-
 def _in_folder(
     app: App, home: Home, pipe: Pipe, target: Target, keep: Keep, dest: str | None, dry_run: bool
 ) -> None:
     from pipefs.folder.places import words_for
     from pipefs.folder.resolving import resolve as resolve_in
 
-    replica, folder = _opened(home, pipe, dest)
+    replica, folder = open_folder(home, pipe, dest)
     if keep == "theirs" and not dry_run:
         resolve_in(replica, folder, target.path, keep, dry_run=True)  # nothing is asked in vain
         word = shlex.quote(str(target)) + (f" --dest {shlex.quote(dest)}" if dest else "")
@@ -169,7 +150,7 @@ def _list(app: App, home: Home, pipe: Pipe, work: ConflictWork, dest: str | None
     if dest is not None or not work.is_mounted:
         from pipefs.folder.resolving import conflicts
 
-        replica, folder = _opened(home, pipe, dest)
+        replica, folder = open_folder(home, pipe, dest)
         where, there = folder.path, conflicts(replica, folder)
     app.emit({"name": pipe.name, "conflicts": mounted, "folder": where or None, "in_folder": there})
     if not mounted and not there:
