@@ -56,6 +56,12 @@ class PassedFiles:
         with self._lock:
             return list(self._files)
 
+    def has_writers(self) -> bool:
+        """Whether a file is open for writing. A look only, without the files' locks."""
+        with self._lock:
+            files = list(self._files.values())
+        return any(file.mark is not None and file.mark.writers for file in files)
+
     def _file(self, ino: int) -> LocalFile:
         with self._lock:
             local = self._files.get(ino)

@@ -54,10 +54,10 @@ class Outbox:
     def _let_close(self) -> None:
         """A program's close(2) returns before the kernel tells us of it: what looks open for
         writing may be closed."""
+        if not self._volume.outbox(self._policy.stays_local).open_files:
+            return
         until = time.monotonic() + _CLOSING_S
-        while self._volume.outbox(self._policy.stays_local).open_files:
-            if time.monotonic() >= until:
-                return
+        while self._volume.files.has_writers() and time.monotonic() < until:
             time.sleep(0.002)
 
     def flush(
