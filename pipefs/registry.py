@@ -347,7 +347,7 @@ class Registry:
             try:
                 # 16: one small GET each; the threads end with this call.
                 with ThreadPoolExecutor(16) as pool:
-                    get = lambda key: store.get(key, None, 0, 1 << 20)  # noqa: E731
+                    get = partial(store.get, version_id=None, start=0, length=1 << 20)
                     found = list(pool.map(lambda n: look(n, get), sorted(store.list_dirs(""))))
             finally:
                 store.close()

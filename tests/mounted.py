@@ -49,15 +49,24 @@ def tree_of(root: Path) -> dict[str, bytes | None]:
     return found
 
 
-def processes_of(home: Path) -> list[int]:
+def processes_of(home: str | Path, variable: str = "PIPEFS_HOME") -> list[int]:
     """Every process that has this home in its environment, as it was started."""
-    mark = f"PIPEFS_HOME={home}".encode()
+    mark = f"{variable}={home}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found
+
+
+def abort_mounts(base: Path) -> None:
+    """Take away our mounts below a folder, whatever their daemons do."""
+    for entry in read_mounts():
+        if entry.fstype == PIPEFS_TYPE and entry.path.startswith(f"{base}/"):
+            with contextlib.suppress(OSError):
+                Path(f"/sys/fs/fuse/connections/{entry.connection}/abort").write_text("1")
+            subprocess.run(["umount", "-l", entry.path], check=False)
 
 
 class Home:
@@ -165,11 +174,7 @@ class Home:
         ]
 
     def close(self) -> None:
-        for entry in read_mounts():
-            if entry.fstype == PIPEFS_TYPE and entry.path.startswith(f"{self.base}/"):
-                with contextlib.suppress(OSError):
-                    Path(f"/sys/fs/fuse/connections/{entry.connection}/abort").write_text("1")
-                subprocess.run(["umount", "-l", entry.path], check=False)
+        abort_mounts(self.base)
         self.kill_all()
         for entry in reversed(read_mounts()):
             if entry.path.startswith(f"{self.base}/"):

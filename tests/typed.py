@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pipefs.mountinfo import PIPEFS_TYPE, read_mounts
+from pipefs.mountinfo import read_mounts
+from tests.mounted import abort_mounts, processes_of
 
 SOURCE = Path(__file__).parent.parent
 _CLIENT = """\
@@ -94,7 +95,7 @@ def _serve(address: str) -> None:
     for name in cli.list_commands(context):
         cli.get_command(context, name)
     import pipefs.api
-    import pipefs.session  # noqa: F401
+    import pipefs.session  # noqa: F401  # as pandas above
 
     _read_service_models()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -138,7 +139,7 @@ def _answer(there: socket.socket) -> None:
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
             os.close(fd)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
         os.environ.clear()
         os.environ.update(env)
         os.chdir(cwd)
@@ -236,21 +237,11 @@ class Desk:
 
     def processes(self) -> list[int]:
         """Whatever runs with this HOME: its daemons."""
-        mark = f"HOME={self.home}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-        return found
+        return processes_of(self.home, "HOME")
 
     def free(self) -> None:
         """Take away mounts and processes, whatever they do."""
-        for entry in read_mounts():
-            if entry.fstype == PIPEFS_TYPE and entry.path.startswith(f"{self.base}/"):
-                with contextlib.suppress(OSError):
-                    Path(f"/sys/fs/fuse/connections/{entry.connection}/abort").write_text("1")
-                subprocess.run(["umount", "-l", entry.path], check=False, capture_output=True)
+        abort_mounts(self.base)
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -27,6 +27,7 @@ from pipefs.home import Home, resolve_home
 from pipefs.mountinfo import PIPEFS_TYPE, read_mounts
 from pipefs.registry import Registry
 from pipefsd.transports.kernel import mount as kernel
+from tests.mounted import processes_of
 
 FIXED = Path(__file__).with_name("fixedfs.py")
 NOBODY = 65534
@@ -130,13 +131,7 @@ class Daemon:
 
     def processes(self) -> list[int]:
         """Every process of this home, whoever its parent is by now."""
-        mark = f"PIPEFS_HOME={self.env['PIPEFS_HOME']}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-        return found
+        return processes_of(self.env["PIPEFS_HOME"])
 
     def mounts(self) -> list[str]:
         inside = f"{self.folder}/"
