@@ -52,6 +52,7 @@ BEFORE = {
     "profile show": "pipefs -q profile create team",
     "profile remove": "pipefs -q profile create team",
     "mount": "pipefs -q lock sales",
+    "unpin": "pipefs -q pin sales/2026",
     "umount": "pipefs -q mount sales && pipefs -q mount hurdat",
     "snapshot": "pipefs -q -y forget sales@v1",
     "cred remove": "pipefs -q cred set sales --from env",
