@@ -287,7 +287,7 @@ def test_credentials_that_expire_end_a_pull_and_a_missing_right_does_not(
 ) -> None:
     faulty = FaultStore(ann.replica.store)
     monkeypatch.setattr(type(ann.replica), "store", property(lambda _self: faulty))
-    faulty.fail("get", lambda: NotAccepted("expired", hint="aws sso login"), key="*.csv")
+    faulty.fail("get", lambda: NotAccepted("expired", hint="aws sso login"), key="a.csv")
     with pytest.raises(NotAccepted) as ended:
         ann.pull()
     assert ended.value.exit_code == 5 and ended.value.hint == "aws sso login"
