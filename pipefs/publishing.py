@@ -16,8 +16,9 @@ import logging
 import os
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -270,11 +271,22 @@ class Publisher:
             self._at_once(one, jobs, stop)
 
     def _at_once(self, one: Callable[[Job], None], jobs: list[Job], stop: threading.Event) -> None:
+        waiting = deque(jobs)
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    job = waiting.popleft()
+                except IndexError:
+                    return
+                one(job)
+
+        # One future for each worker: one for each job would wake this thread as often.
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="publish")
         self._sends.add(stop)
         try:
-            for _ in pool.map(one, jobs):
-                pass
+            for worker in as_completed([pool.submit(work) for _ in range(self._workers)]):
+                worker.result()
             if stop.is_set():
                 raise CancelledError
         except BaseException:

@@ -277,12 +277,14 @@ def _moved(path: str, local: Local | None, is_new: bool, version: str = "") -> M
 
 
 def _parts(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """The first is small: so the store has work sooner, and the parts that run at once are not
+    announced at once, when it would have none."""
     part: list[Step] = []
-    size = 0
+    size, most = 0, PART_FILES // 8
     for step in steps:
-        if part and (len(part) >= PART_FILES or size + _local(step).size > PART_BYTES):
+        if part and (len(part) >= most or size + _local(step).size > PART_BYTES):
             yield part
-            part, size = [], 0
+            part, size, most = [], 0, PART_FILES
         part.append(step)
         size += _local(step).size
     if part:

@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipefs.errors import Unsupported
+from pipefs.stores.ahead import one_ahead
 from pipefs.stores.s3_errors import Where, s3_errors
 from pipefs.types import ObjectVersion
 
@@ -80,7 +81,7 @@ class Listing:
         asked: dict[str, Any] = {**self._common, "Prefix": self._prefix + prefix}
         if start_after:
             asked["StartAfter"] = self._prefix + start_after
-        for page in self._pages("list_objects_v2", asked):
+        for page in one_ahead(self._pages("list_objects_v2", asked)):
             for entry in page.get("Contents", []):
                 key = entry["Key"][len(self._prefix) :]
                 if key:
@@ -115,14 +116,15 @@ class Listing:
 
     def versions(self, prefix: str, first: int) -> Iterator[ObjectVersion]:
         # One more, since the last key of a page may wait for the next one.
-        for page in self._version_pages(prefix, {"MaxKeys": first + 1} if first < _PAGE else {}):
+        extra = {"MaxKeys": first + 1} if first < _PAGE else {}
+        for page in one_ahead(self._version_pages(prefix, extra)):
             for entries in page.keys:
                 yield from self._one_key(entries)
 
     def level_versions(self, prefix: str) -> Iterator[ObjectVersion | str]:
         skip = len(self._prefix + prefix)
         named: set[str] = set()
-        for page in self._version_pages(prefix, {"Delimiter": "/"}):
+        for page in one_ahead(self._version_pages(prefix, {"Delimiter": "/"})):
             for entries in page.keys:
                 yield from self._one_key(entries)
             for folder in page.folders:
