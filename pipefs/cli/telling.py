@@ -34,7 +34,8 @@ def question(plan: Report) -> str:
 
 def tell(app: App, report: Report) -> None:
     """All of it, and the first lines of README and LICENSE where they came."""
-    app.emit(report_json(report))
+    if app.json:  # as long as the report
+        app.emit(report_json(report))
     say(app, report)
 
 
