@@ -50,6 +50,8 @@ def base_file(v: View, key: str) -> Inode | None:
 
 def is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
     """Whether this object is a version that this machine knows, committed or not."""
+    if _is_content_of(node, found):
+        return True  # nearly always, and at hand
     raw = v.get("gone", key_id(found.key))
     if raw is not None and decode_content(raw).etag == found.etag:
         return True
@@ -58,13 +60,15 @@ def is_ours(v: View, node: Inode | None, found: ObjectVersion) -> bool:
     live = tree.walk(v, names_of(found.key))
     raw = v.get("bykey", key_id(found.key))
     renamed = tree.inode(v, int.from_bytes(raw, "big")) if raw is not None else None
-    for one in (node, live, renamed):
-        content = one.content if one is not None else None
-        if content is not None and content.key == found.key and content.etag == found.etag:
-            same = found.version_id is None or found.version_id == content.version_id
-            if same or content.version_id is None:
-                return True
-    return False
+    return _is_content_of(live, found) or _is_content_of(renamed, found)
+
+
+def _is_content_of(node: Inode | None, found: ObjectVersion) -> bool:
+    content = node.content if node is not None else None
+    if content is None or content.key != found.key or content.etag != found.etag:
+        return False
+    same = found.version_id is None or found.version_id == content.version_id
+    return same or content.version_id is None
 
 
 def _is_copy_of_parked(node: Inode | None, found: ObjectVersion) -> bool:

@@ -285,7 +285,8 @@ class Publisher:
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="publish")
         self._sends.add(stop)
         try:
-            for worker in as_completed([pool.submit(work) for _ in range(self._workers)]):
+            workers = [pool.submit(work) for _ in range(min(self._workers, len(jobs)))]
+            for worker in as_completed(workers):
                 worker.result()
             if stop.is_set():
                 raise CancelledError

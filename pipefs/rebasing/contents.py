@@ -46,6 +46,8 @@ class Contents(Deletions):
 
     def _follow_name(self, parent: int, name: bytes, change: Change) -> None:
         """Theirs landed below a directory that is renamed here: its object is to follow."""
+        if not self.t.count("oinodes"):
+            return  # nothing is renamed here
         entry = tree.base_name(self.t, parent, name)
         live = tree.names_to(self.t, entry.ino) if entry is not None else None
         if entry is None or not live or tree.path_text(live) == change.path:

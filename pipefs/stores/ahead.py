@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -14,19 +14,40 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
     it is handed out.
 
     Only from the second on: who looks at the beginning alone pays for nothing more. What `items`
-    raises is raised where it would have been. The thread ends with the iteration.
+    raises is raised where it would have been. Who leaves early does not wait for what is on its
+    way, nor does the end of the process.
     """
     for _ in range(2):
         try:
             yield next(items)
         except StopIteration:
             return
-    pool = ThreadPoolExecutor(1, thread_name_prefix="list")
-    try:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
-    finally:
-        # Who leaves early does not wait for a page that nobody wants.
-        pool.shutdown(wait=False, cancel_futures=True)
+    coming = _Coming(items)
+    while (found := coming.get()) is not None:
+        coming = _Coming(items)
+        yield from found
+
+
+class _Coming(Generic[T]):
+    """The next item, on its way."""
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
+        self._found: tuple[T, ...] | BaseException | None = None
+        self._thread = threading.Thread(target=self._ask, name="listing", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            for item in self._items:
+                self._found = (item,)
+                return
+        except BaseException as e:
+            self._found = e
+
+    def get(self) -> tuple[T, ...] | None:
+        """It alone, when it is there; None at the end. Raises what asking for it raised."""
+        self._thread.join()
+        if isinstance(self._found, BaseException):
+            raise self._found
+        return self._found

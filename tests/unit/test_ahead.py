@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -64,12 +66,30 @@ def test_an_error_comes_where_it_would_have_come(count: int) -> None:
 
 @pytest.mark.parametrize("taken", [3, 50])
 def test_the_thread_ends_with_the_iteration(taken: int) -> None:
-    before = threading.active_count()
     items = one_ahead(iter(_Pages(50)))
     assert [next(items) for _ in range(taken)] == list(range(taken))
-    assert isinstance(items, Iterator)
     items.close()  # type: ignore[attr-defined]  # it is a generator
-    for thread in threading.enumerate():
-        if thread.name.startswith("list"):
-            thread.join(10)
-    assert threading.active_count() == before
+    for thread in _asking():
+        thread.join(10)
+    assert not _asking()
+
+
+def test_nobody_waits_for_a_page_that_never_comes() -> None:
+    script = """
+import sys, time
+from pipefs.stores.ahead import one_ahead
+
+def pages():
+    yield from (0, 1, 2)
+    time.sleep(1000)
+
+items = one_ahead(pages())
+print([next(items) for _ in range(3)])
+sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"[0, 1, 2]\n", b"")
+
+
+def _asking() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "listing"]
