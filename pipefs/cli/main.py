@@ -151,7 +151,10 @@ def main() -> NoReturn:
     # Commands make large trees and little garbage: as often as it is by itself, looking for it
     # takes a tenth of a second of processor time for each 10,000 files.
     gc.set_threshold(50_000, 20, 100)
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        gc.freeze()  # else the end of the process would look for it once more, as long
 
 
 if __name__ == "__main__":
