@@ -9,7 +9,7 @@ import os
 import subprocess
 
 from pipefs.errors import Refused
-from pipefs.mountinfo import MountEntry
+from pipefs.mountinfo import MountEntry, read_mounts
 
 
 def detach(entry: MountEntry) -> None:
@@ -27,6 +27,8 @@ def detach(entry: MountEntry) -> None:
         if result.returncode == 0:
             return
         said = said or result.stderr.strip()
+    if not any((e.path, e.device) == (entry.path, entry.device) for e in read_mounts()):
+        return  # somebody else was faster
     raise Refused(
         f"the dead mount {entry.path} could not be removed: {said}",
         hint=f"As root: umount -l {entry.path}",

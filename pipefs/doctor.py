@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def check_machine(
 
     Args:
         is_ours: whether a folder is one where this home mounts. A dead mount elsewhere is worth a
-            note: whose it is, and why, is not known here.
+            note, and stays: whose it is, and why, is not known here.
     """
     yield from _check_packages()
     if sys.platform == "linux":
@@ -191,8 +192,11 @@ def dead_mounts(mounts: list[MountEntry] | None = None) -> list[MountEntry]:
 
 def _check_dead_mounts(fix: bool, is_ours: Callable[[str], bool]) -> Iterator[Finding]:
     for entry in dead_mounts():
-        if not fix:
-            level, todo = (BAD if is_ours(entry.path) else NOTE), "pipefs doctor --fix"
+        ours = is_ours(entry.path)
+        if not (fix and ours):
+            # Somebody else may be mounting it again at this moment.
+            umount = f"pipefs umount {shlex.quote(entry.path)}"
+            level, todo = (BAD, "pipefs doctor --fix") if ours else (NOTE, umount)
             yield Finding(level, entry.path, "dead mount: its daemon is gone", todo)
             continue
         from pipefs.detach import detach

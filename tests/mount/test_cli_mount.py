@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from click.testing import CliRunner, Result
 
 from pipefs.cli.main import cli
 from pipefs.client import NotRunning, SupervisorClient
+from pipefs.detach import detach
+from pipefs.errors import Refused
 from pipefs.home import resolve_home
 from pipefs.mountinfo import PIPEFS_TYPE, read_mounts
 from pipefs.stores.local import LocalStore
@@ -215,6 +218,37 @@ def test_doctor_judges_a_dead_mount_by_whose_it_is(run: Run, folder: Path) -> No
         elsewhere.setenv("PIPEFS_HOME", str(folder / "other"))
         assert level(code=0) == "note"
     assert level(code=1) == "bad"
+
+
+def test_a_dead_mount_of_another_home_goes_only_where_it_is_named(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("create", "a")
+    run("mount", "a")
+    path = str(folder / "home" / "mnt" / "a")
+    _kill_daemon(run)
+    monkeypatch.setenv("PIPEFS_HOME", str(folder / "other"))
+    told = run("doctor", "--fix").stdout
+    assert re.search(f"^note +{path} +dead mount", told, re.MULTILINE)
+    assert f"pipefs umount {path}" in told
+    assert _mounted(folder) == [path]
+    run("umount", path)
+    assert _mounted(folder) == []
+
+
+def test_a_dead_mount_that_somebody_else_took_away_is_away(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("create", "a")
+    run("mount", "a")
+    _kill_daemon(run)
+    (entry,) = [e for e in read_mounts() if e.path in _mounted(folder)]
+    with monkeypatch.context() as without_tools:
+        without_tools.setenv("PATH", str(folder))
+        with pytest.raises(Refused, match="could not be removed"):
+            detach(entry)
+    detach(entry)
+    detach(entry)
 
 
 @pytest.mark.parametrize("words", [("umount", "a"), ("doctor", "--fix")])
