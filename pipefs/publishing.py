@@ -38,6 +38,7 @@ from pipefs.errors import (
     UsageError,
 )
 from pipefs.finishing import Finisher, Follow
+from pipefs.jobs import taken
 from pipefs.keys import PARKED
 from pipefs.records import Content
 from pipefs.replica import Replica
@@ -274,11 +275,7 @@ class Publisher:
         waiting = deque(jobs)
 
         def work() -> None:
-            while not stop.is_set():
-                try:
-                    job = waiting.popleft()
-                except IndexError:
-                    return
+            for job in taken(waiting, stop):
                 one(job)
 
         # One future for each worker: one for each job would wake this thread as often.

@@ -34,6 +34,7 @@ from pipefs.folder.plan import Step
 from pipefs.folder.reports import Progress
 from pipefs.folder.scan import PART
 from pipefs.folder.states import Local, Remote
+from pipefs.jobs import taken
 from pipefs.stores.base import Store
 from pipefs.stores.etags import etag_is_md5
 from pipefs.sums import Sums
@@ -108,11 +109,7 @@ class Fetcher:
                 _drain(answers, take)
 
     def _work(self, jobs: deque[Step], answers: queue.SimpleQueue[_Answer]) -> None:
-        while not self._stop.is_set():
-            try:
-                step = jobs.popleft()
-            except IndexError:
-                return
+        for step in taken(jobs, self._stop):
             try:
                 answers.put((step, self._one(step)))
             except Exception as e:
