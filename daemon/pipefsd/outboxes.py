@@ -19,6 +19,8 @@ from pipefsd.uploader import Uploader
 _POLL_S = 0.1
 _CLOSING_S = 0.05
 """Longer than a close takes to get here."""
+_CLOSING_POLL_S = 0.002
+"""A close is mostly there within one; a look at the marks costs microseconds."""
 
 
 class Outbox:
@@ -51,14 +53,16 @@ class Outbox:
         out = self._volume.outbox(self._policy.stays_local)
         return out.waiting, out.bytes
 
-    def _let_close(self) -> None:
-        """A program's close(2) returns before the kernel tells us of it: what looks open for
-        writing may be closed."""
-        if not self._volume.outbox(self._policy.stays_local).open_files:
-            return
+    def _once_closed(self) -> tuple[int, int]:
+        """`remaining`, where a program's close(2) counts although the kernel did not tell us of it
+        yet: what looks open for writing may be closed."""
+        out = self._volume.outbox(self._policy.stays_local)
+        if not out.open_files:
+            return out.waiting, out.bytes
         until = time.monotonic() + _CLOSING_S
         while self._volume.files.has_writers() and time.monotonic() < until:
-            time.sleep(0.002)
+            time.sleep(_CLOSING_POLL_S)
+        return self.remaining()
 
     def flush(
         self,
@@ -75,8 +79,7 @@ class Outbox:
         if not self._may_write():
             return 0, 0
         started = time.monotonic()
-        self._let_close()
-        first = self.remaining()
+        first = self._once_closed()
         standing = self._volume.standing(self._policy.stays_local)
         self._uploader.hurry(True)
         try:
