@@ -55,9 +55,7 @@ class Finding(Struct, frozen=True):
     fixed: bool = False
 
 
-def check_machine(
-    *, fix: bool = False, is_ours: Callable[[str], bool] = lambda _path: True
-) -> Iterator[Finding]:
+def check_machine(*, fix: bool, is_ours: Callable[[str], bool]) -> Iterator[Finding]:
     """Python packages, FUSE, kernel, inotify, dead mounts.
 
     Args:

@@ -87,7 +87,7 @@ class Starter:
 
 def _serve(address: str) -> None:
     """Fork for every command that is asked for."""
-    import pandas  # noqa: F401  # what commands import when they run
+    import pandas  # noqa: F401  # once here, and not in each command
 
     from pipefs.cli.main import cli
 
@@ -95,7 +95,7 @@ def _serve(address: str) -> None:
     for name in cli.list_commands(context):
         cli.get_command(context, name)
     import pipefs.api
-    import pipefs.session  # noqa: F401  # as pandas above
+    import pipefs.session  # noqa: F401  # once here too
 
     _read_service_models()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -139,7 +139,7 @@ def _answer(there: socket.socket) -> None:
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
             os.close(fd)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # till the end
         os.environ.clear()
         os.environ.update(env)
         os.chdir(cwd)

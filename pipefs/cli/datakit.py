@@ -69,4 +69,4 @@ class Status(_Data):
 
 if importlib.util.find_spec("datakit_data") is not None:
     # Two packages with one command each: it is not told which of them datakit takes.
-    from datakit_data import Init, Pull, Push, Status  # type: ignore[no-redef]  # ours above
+    from datakit_data import Init, Pull, Push, Status  # type: ignore[no-redef]  # instead of ours

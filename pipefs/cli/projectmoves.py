@@ -112,7 +112,8 @@ def _run(
 
 
 def _tell(app: App, made: Project, report: Report) -> None:
-    app.emit({"project": made.name, "url": made.url, **report_json(report)})
+    if app.json:  # as long as the report
+        app.emit({"project": made.name, "url": made.url, **report_json(report)})
     say(app, report)
 
 

@@ -68,7 +68,7 @@ def test_an_error_comes_where_it_would_have_come(count: int) -> None:
 def test_the_thread_ends_with_the_iteration(taken: int) -> None:
     items = one_ahead(iter(_Pages(50)))
     assert [next(items) for _ in range(taken)] == list(range(taken))
-    items.close()  # type: ignore[attr-defined]  # it is a generator
+    items.close()
     for thread in _asking():
         thread.join(10)
     assert not _asking()
@@ -76,12 +76,12 @@ def test_the_thread_ends_with_the_iteration(taken: int) -> None:
 
 def test_nobody_waits_for_a_page_that_never_comes() -> None:
     script = """
-import sys, time
+import sys, threading
 from pipefs.stores.ahead import one_ahead
 
 def pages():
     yield from (0, 1, 2)
-    time.sleep(1000)
+    threading.Event().wait()  # a store that never answers
 
 items = one_ahead(pages())
 print([next(items) for _ in range(3)])
