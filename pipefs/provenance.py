@@ -118,7 +118,8 @@ def _difference(v: View, key: str, found: ObjectVersion | None, now_ns: int) -> 
         return Change(op="delete", path=tree.path_text(names)) if names else None
     if is_ours(v, node, found) or is_under_way(v, found):
         return None
-    if node is None and _is_unheard_of(found, now_ns):
+    # One of our own was a file's when it was asked for, and has followed to its key since.
+    if node is None and (is_own_key(key) or _is_unheard_of(found, now_ns)):
         return None
     change = change_of(found, tree.path_text(names or _free_names(v, key)))
     if mine is not None and mine.content is not None:

@@ -22,6 +22,7 @@ from pipefs.errors import (
     Unsupported,
     UsageError,
 )
+from pipefs.keys import PARKED
 from pipefs.stores.local import LocalStore
 from tests.machines import Machine, UnversionedStore
 
@@ -274,3 +275,12 @@ def test_tables_print_for_people(pipe: Pipe) -> None:
         assert said in row
     assert found.checksum.removeprefix("sha256:")[:12] in row and found.checksum not in row
     assert repr(pipe.ls("d")[:0] or pipe.search("nothingatall")) == "nothing"
+
+
+def test_bytes_that_wait_for_their_key_are_nobodys_file(
+    store: LocalStore, machine: Machine
+) -> None:
+    """A look asks for them while a file has them, and the answer comes when it has them no more."""
+    store.put(f"{PARKED}0123", b"x")
+    machine.follower.check_keys([f"{PARKED}0123"])
+    assert not machine.tree()
